@@ -1,0 +1,41 @@
+//! Every bound of the node and its reason. Nothing in the code may grow without one of these.
+
+/// HAProxy's default `tune.bufsize`: the longest hello line and the longest message we accept.
+pub const BUFSIZE_DEFAULT: usize = 16_384;
+/// `tune.bufsize` below this could not hold one full update of a legal table.
+pub const BUFSIZE_MIN: usize = 1_024;
+/// `tune.bufsize` above this would let one peer pin too much memory.
+pub const BUFSIZE_MAX: usize = 16 * 1024 * 1024;
+/// The length varint of a message must end within this many bytes (protocol.md 3.4).
+pub const LENGTH_VARINT_MAX: usize = 5;
+/// What we send stays below HAProxy's 16 379 bytes with the default bufsize (protocol.md 0, rule 18).
+pub const MESSAGE_SENT_MAX: usize = 15_000;
+/// Slots of a dictionary cache, each direction of a session (protocol.md 4.7).
+pub const DICTIONARY_SLOTS: usize = 128;
+/// A server name longer than this is not taught on: HAProxy before 3.5-dev4 overflows near 16 kB.
+pub const SERVER_KEY_MAX: usize = 255;
+/// Elements an array type may have (protocol.md 8).
+pub const ARRAY_ELEMENTS_MAX: u32 = 100;
+/// Longest expiry HAProxy's configuration takes: 2^31 - 1 ms, which row ticks can still compare.
+pub const EXPIRE_MAX_MS: u32 = i32::MAX as u32;
+/// `tune.peers.max-updates-at-once`, HAProxy's default.
+pub const UPDATES_AT_ONCE_DEFAULT: u32 = 200;
+
+/// HEARTBEAT after this long without anything to push (protocol.md 2.7).
+pub const HEARTBEAT_MS: u64 = 3_000;
+/// A session on which nothing was received for this long is closed (protocol.md 2.7).
+pub const SILENCE_MS: u64 = 5_000;
+/// Cadence of reconnection attempts (protocol.md 2.6).
+pub const RECONNECT_MS: u64 = 5_000;
+/// Each wait of the section's resync: for an old process, then for a remote (protocol.md 6.1).
+pub const RESYNC_MS: u64 = 5_000;
+/// TCP connect must succeed within this (protocol.md 2.7).
+pub const CONNECT_MS: u64 = 1_000;
+/// Random delay after a collision or a forced close: `50 + rand(0..=1999)` ms (protocol.md 2.7).
+pub const COLLISION_DELAY_MIN_MS: u64 = 50;
+/// See [`COLLISION_DELAY_MIN_MS`].
+pub const COLLISION_DELAY_SPREAD_MS: u64 = 2_000;
+
+const _: () = assert!(MESSAGE_SENT_MAX < BUFSIZE_DEFAULT - 5);
+const _: () = assert!(HEARTBEAT_MS < SILENCE_MS);
+const _: () = assert!(BUFSIZE_MIN < BUFSIZE_DEFAULT && BUFSIZE_DEFAULT < BUFSIZE_MAX);

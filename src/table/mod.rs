@@ -1,0 +1,3 @@
+//! The data: tables, partitions, rows.
+
+pub mod spec;
