@@ -15,10 +15,18 @@
 #![forbid(unsafe_code)]
 
 pub mod data_type;
+pub mod definition;
+pub mod dictionary;
 pub mod error;
 pub mod frame;
+pub mod hello;
+pub mod message;
+pub mod update;
 pub mod varint;
 
-pub use data_type::{DataType, Kind, KeyType};
+pub use data_type::{DataType, KeyType, Kind};
+pub use definition::{Definition, Parameter, Step, Tail};
 pub use error::{DecodeError, What};
 pub use frame::{Cut, Frame, FrameError};
+pub use message::{Control, ErrorCode, Message, UpdateForm};
+pub use update::{DictValue, KeyShape, Update, Value};
