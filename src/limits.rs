@@ -39,3 +39,7 @@ pub const COLLISION_DELAY_SPREAD_MS: u64 = 2_000;
 const _: () = assert!(MESSAGE_SENT_MAX < BUFSIZE_DEFAULT - 5);
 const _: () = assert!(HEARTBEAT_MS < SILENCE_MS);
 const _: () = assert!(BUFSIZE_MIN < BUFSIZE_DEFAULT && BUFSIZE_DEFAULT < BUFSIZE_MAX);
+
+/// Messages kept about one configuration: enough for a person to work through, and a bound on what
+/// a hostile or binary file can make us print.
+pub const DIAGNOSTICS_MAX: usize = 1_000;

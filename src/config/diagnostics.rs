@@ -1,0 +1,123 @@
+//! What reading a configuration has to say, in HAProxy's format (runtime-api.md 4.3).
+//!
+//! Collected, never printed here: the caller writes [`Diagnostics::render`] to stderr.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write as _;
+
+/// How much a diagnostic matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Notice,
+    /// Works, but probably not as meant. `-dW` makes it fatal.
+    Warning,
+    /// The node does not start.
+    Alert,
+}
+
+impl Severity {
+    /// The tag with its padding: 11 columns, as HAProxy's.
+    pub fn tag(self) -> &'static str {
+        match self {
+            Severity::Notice => "[NOTICE]   ",
+            Severity::Warning => "[WARNING]  ",
+            Severity::Alert => "[ALERT]    ",
+        }
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Its weight.
+    pub severity: Severity,
+    /// The text behind `[LEVEL]    (pid) : `, with `config : ` where HAProxy 3.x has it.
+    pub text: String,
+}
+
+/// Everything said, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diagnostics {
+    list: Vec<Diagnostic>,
+    dropped: u64,
+}
+
+impl Diagnostics {
+    /// Adds a message; behind [`crate::limits::DIAGNOSTICS_MAX`] they are only counted.
+    pub fn push(&mut self, severity: Severity, text: impl Into<String>) {
+        let full = self.list.len() >= crate::limits::DIAGNOSTICS_MAX;
+        if full && severity == Severity::Alert && !self.has_alerts() {
+            // The one message that must not be lost: it is why the node does not start.
+            self.list.pop();
+        } else if full {
+            self.dropped += 1;
+            return;
+        }
+        self.list.push(Diagnostic { severity, text: text.into() });
+    }
+
+    /// Adds a notice.
+    pub fn notice(&mut self, text: impl Into<String>) {
+        self.push(Severity::Notice, text);
+    }
+
+    /// Adds a warning.
+    pub fn warning(&mut self, text: impl Into<String>) {
+        self.push(Severity::Warning, text);
+    }
+
+    /// Adds an alert.
+    pub fn alert(&mut self, text: impl Into<String>) {
+        self.push(Severity::Alert, text);
+    }
+
+    /// All messages in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.list.iter()
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// True when there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// True when the node must not start.
+    pub fn has_alerts(&self) -> bool {
+        self.list.iter().any(|d| d.severity == Severity::Alert)
+    }
+
+    /// True when `-dW` must refuse and `-c` says "Warnings were found.".
+    pub fn has_warnings(&self) -> bool {
+        self.list.iter().any(|d| d.severity == Severity::Warning)
+    }
+
+    /// The text for stderr. As HAProxy, it opens with the version and the path when there is anything
+    /// of weight to say.
+    pub fn render(&self, pid: u32, version: &str, executable: &str) -> String {
+        let mut out = String::new();
+        if self.list.iter().any(|d| d.severity > Severity::Notice) {
+            line(&mut out, Severity::Notice, pid, &format!("stickring version is {version}"));
+            line(&mut out, Severity::Notice, pid, &format!("path to executable is {executable}"));
+        }
+        for d in &self.list {
+            line(&mut out, d.severity, pid, &d.text);
+        }
+        if self.dropped > 0 {
+            let text = format!("config : {} more messages are not shown.", self.dropped);
+            line(&mut out, Severity::Notice, pid, &text);
+        }
+        out
+    }
+}
+
+/// One message in HAProxy's frame, continuation lines behind `   | `.
+fn line(out: &mut String, severity: Severity, pid: u32, text: &str) {
+    let text = text.trim_end_matches('\n').replace('\n', "\n   | ");
+    let _ = writeln!(out, "{}({pid}) : {text}", severity.tag());
+}
