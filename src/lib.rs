@@ -31,6 +31,7 @@
 //! ids sent and acked; *home* the shard a session's socket lives on.
 
 pub mod config;
+pub mod engine;
 pub mod limits;
 pub mod table;
 pub mod time;

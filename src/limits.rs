@@ -43,3 +43,9 @@ const _: () = assert!(BUFSIZE_MIN < BUFSIZE_DEFAULT && BUFSIZE_DEFAULT < BUFSIZE
 /// Messages kept about one configuration: enough for a person to work through, and a bound on what
 /// a hostile or binary file can make us print.
 pub const DIAGNOSTICS_MAX: usize = 1_000;
+/// Messages a ring between two shards holds; more wait in the sender, bounded by credits.
+pub const RING_SLOTS: usize = 1024;
+/// Submission queue entries of a shard's io_uring: one read and one write a session, with room.
+pub const RING_ENTRIES: u32 = 256;
+/// Connections the kernel may hold for us before we accept them.
+pub const LISTEN_BACKLOG: i32 = 1024;

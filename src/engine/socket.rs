@@ -1,0 +1,309 @@
+//! Listening sockets, outgoing connections, and the first bytes on either.
+//!
+//! Sockets are made with `socket2`, so that every option is set on purpose (tokio-uring's own `bind`
+//! turns SO_REUSEPORT on, and two processes would silently split connections). Connections are set up
+//! on the runtime's readiness side, where waiting may be cancelled and so has deadlines; an
+//! established peer session then moves to [`super::Stream`] on its home shard.
+
+use crate::config::{Address, BindSpec};
+use crate::limits::LISTEN_BACKLOG;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// A socket that cannot be made.
+///
+/// *Effect:* at start, the process does not start (exit 1), and nothing was opened.
+#[derive(Debug, Error)]
+#[error("cannot {action} '{address}': {source}")]
+pub struct SocketError {
+    /// What was tried.
+    pub action: &'static str,
+    /// Where, as in the configuration.
+    pub address: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Where a connection came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// TCP: address and port.
+    Ip(std::net::SocketAddr),
+    /// Unix socket.
+    Unix,
+}
+
+impl Origin {
+    /// The address part, for allow lists.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Origin::Ip(addr) => Some(addr.ip().to_canonical()),
+            Origin::Unix => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Ip(addr) => addr.fmt(f),
+            Origin::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// A bound and listening socket that no runtime knows yet. Unix paths we made are removed on drop.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    /// As in the configuration.
+    pub address: Address,
+    path: Option<PathGuard>,
+}
+
+#[derive(Debug)]
+struct PathGuard(std::path::PathBuf);
+
+impl Drop for PathGuard {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Opens every address of `spec`, or none.
+pub fn listen(spec: &BindSpec) -> Result<Vec<Bound>, SocketError> {
+    spec.addresses.iter().map(|address| listen_one(spec, address)).collect()
+}
+
+fn listen_one(spec: &BindSpec, address: &Address) -> Result<Bound, SocketError> {
+    let fail = |action| move |source| SocketError { action, address: address.to_string(), source };
+    let backlog = spec.backlog.map_or(LISTEN_BACKLOG, |b| b.min(i32::MAX as u32) as i32);
+    if let Address::Fd(number) = address {
+        let socket = inherited(*number).map_err(fail("use inherited socket"))?;
+        socket.listen(backlog).map_err(fail("listen on"))?;
+        return Ok(Bound { socket, address: address.clone(), path: None });
+    }
+    let target = socket_address(address).map_err(fail("bind to"))?;
+    let socket =
+        Socket::new(target.domain(), Type::STREAM, None).map_err(fail("open a socket for"))?;
+    if let Address::Tcp(_) = address {
+        socket.set_reuse_address(true).map_err(fail("set SO_REUSEADDR on"))?;
+        if target.domain() == Domain::IPV6 {
+            socket.set_only_v6(spec.v6only.unwrap_or(false)).map_err(fail("set IPV6_V6ONLY on"))?;
+        }
+        if let Some(interface) = &spec.interface {
+            socket
+                .bind_device(Some(interface.as_bytes()))
+                .map_err(fail("bind to the interface of"))?;
+        }
+        if spec.transparent {
+            match target.domain() {
+                Domain::IPV6 => {
+                    rustix::net::sockopt::set_ipv6_freebind(&socket, true).map_err(io::Error::from)
+                }
+                _ => rustix::net::sockopt::set_ip_freebind(&socket, true).map_err(io::Error::from),
+            }
+            .map_err(fail("set IP_FREEBIND on"))?;
+        }
+    }
+    let mut path = None;
+    if let Address::Unix(name) = address {
+        bind_path(&socket, Path::new(name), spec).map_err(fail("bind to"))?;
+        path = Some(PathGuard(name.into()));
+    } else {
+        socket.bind(&target).map_err(fail("bind to"))?;
+    }
+    socket.listen(backlog).map_err(fail("listen on"))?;
+    Ok(Bound { socket, address: address.clone(), path })
+}
+
+/// Binds under a temporary name and renames: clients never see a path that nobody listens on, and a
+/// stale socket of a dead process is replaced, while a live one is refused.
+fn bind_path(socket: &Socket, path: &Path, spec: &BindSpec) -> io::Result<()> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = Path::new(&temporary);
+    let _ = std::fs::remove_file(temporary);
+    socket.bind(&SockAddr::unix(temporary)?)?;
+    let placed = (|| {
+        if let Some(mode) = spec.unix.mode {
+            std::fs::set_permissions(temporary, std::fs::Permissions::from_mode(mode))?;
+        }
+        if spec.unix.uid.is_some() || spec.unix.gid.is_some() {
+            std::os::unix::fs::chown(temporary, spec.unix.uid, spec.unix.gid)?;
+        }
+        std::fs::rename(temporary, path)
+    })();
+    if placed.is_err() {
+        let _ = std::fs::remove_file(temporary);
+    }
+    placed
+}
+
+/// The listening socket a supervisor passed as file descriptor `number`.
+fn inherited(number: i32) -> io::Result<Socket> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the operator says by `fd@N` that descriptor N is ours. It is used for each address once,
+    // at start, before this process opens descriptors of its own; the borrow only asks whether it is
+    // open, and a closed one is reported as EBADF.
+    let socket = unsafe {
+        let borrowed = std::os::fd::BorrowedFd::borrow_raw(number);
+        rustix::io::fcntl_getfd(borrowed)?;
+        OwnedFd::from_raw_fd(number)
+    };
+    Ok(Socket::from(socket))
+}
+
+fn socket_address(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Tcp(tcp) => Ok(SockAddr::from(tcp.socket)),
+        Address::Unix(path) => SockAddr::unix(path),
+        Address::Abns(name) => {
+            // HAProxy's abstract names fill the whole of sun_path, padded with zeros.
+            let mut bytes = vec![0u8; 108];
+            let end = 1 + name.len();
+            if end > bytes.len() {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            bytes[1..end].copy_from_slice(name.as_bytes());
+            use std::os::unix::ffi::OsStrExt;
+            SockAddr::unix(Path::new(std::ffi::OsStr::from_bytes(&bytes)))
+        }
+        Address::Fd(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+impl Bound {
+    /// The address really bound (a port of 0 has become a number).
+    pub fn local_addr(&self) -> String {
+        match self.socket.local_addr().ok().and_then(|a| a.as_socket()) {
+            Some(addr) => addr.to_string(),
+            None => self.address.to_string(),
+        }
+    }
+
+    /// Hands the socket to the runtime of this thread.
+    pub fn into_listener(self) -> io::Result<Listener> {
+        self.socket.set_nonblocking(true)?;
+        let unix = self.socket.local_addr()?.is_unix();
+        let fd = OwnedFd::from(self.socket);
+        let kind = if unix {
+            ListenerKind::Unix(UnixListener::from_std(fd.into())?)
+        } else {
+            ListenerKind::Tcp(TcpListener::from_std(fd.into())?)
+        };
+        Ok(Listener { kind, _path: self.path })
+    }
+}
+
+/// A listening socket inside a runtime.
+#[derive(Debug)]
+pub struct Listener {
+    kind: ListenerKind,
+    _path: Option<PathGuard>,
+}
+
+#[derive(Debug)]
+enum ListenerKind {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Waits for a connection. May be cancelled.
+    pub async fn accept(&self) -> io::Result<(Fresh, Origin)> {
+        match &self.kind {
+            ListenerKind::Tcp(listener) => {
+                let (stream, addr) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((Fresh::Tcp(stream), Origin::Ip(addr)))
+            }
+            ListenerKind::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Fresh::Unix(stream), Origin::Unix))
+            }
+        }
+    }
+}
+
+/// A connection that is being set up, or that never needs more than this (the stats socket).
+#[derive(Debug)]
+pub enum Fresh {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix socket.
+    Unix(UnixStream),
+}
+
+impl Fresh {
+    /// Connects to `address`. The caller bounds the time; cancelling closes the socket.
+    pub async fn connect(address: &Address, source: Option<&Address>) -> io::Result<Fresh> {
+        let target = socket_address(address)?;
+        let socket = Socket::new(target.domain(), Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        if let Some(source) = source {
+            socket.bind(&socket_address(source)?)?;
+        }
+        let in_progress = rustix::io::Errno::INPROGRESS.raw_os_error();
+        match socket.connect(&target) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(in_progress) => {}
+            Err(error) => return Err(error),
+        }
+        let fd = OwnedFd::from(socket);
+        if let Address::Tcp(_) = address {
+            let stream = TcpStream::from_std(fd.into())?;
+            stream.writable().await?;
+            match stream.take_error()? {
+                None => {}
+                Some(error) => return Err(error),
+            }
+            stream.set_nodelay(true)?;
+            Ok(Fresh::Tcp(stream))
+        } else {
+            let stream = UnixStream::from_std(fd.into())?;
+            stream.writable().await?;
+            Ok(Fresh::Unix(stream))
+        }
+    }
+
+    /// Appends what has come to `buffer`; 0 means the other side has closed. May be cancelled.
+    pub async fn read(&mut self, buffer: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+        use bytes::BufMut;
+        buffer.reserve(room);
+        let mut limited = buffer.limit(room);
+        match self {
+            Fresh::Tcp(stream) => tokio::io::AsyncReadExt::read_buf(stream, &mut limited).await,
+            Fresh::Unix(stream) => tokio::io::AsyncReadExt::read_buf(stream, &mut limited).await,
+        }
+    }
+
+    /// Writes all of `bytes`. Cancelling leaves a part written.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        use tokio::io::AsyncWriteExt;
+        match self {
+            Fresh::Tcp(stream) => stream.write_all(bytes).await,
+            Fresh::Unix(stream) => stream.write_all(bytes).await,
+        }
+    }
+
+    /// Takes the socket out of this runtime, to be given to a [`super::Stream`].
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(match self {
+            Fresh::Tcp(stream) => stream.into_std()?.into(),
+            Fresh::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+}
