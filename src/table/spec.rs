@@ -1,7 +1,7 @@
 //! What a stick table is, as configuration or a peer's first definition says it.
 //!
-//! Built by [`crate::config`] (from `table` and `stick-table` lines) or from a definition when tables
-//! are learned. Immutable afterwards and shared by every shard.
+//! Built by [`crate::config`] (from `table` and `stick-table` lines) or from a definition when
+//! tables are learned. Immutable afterwards and shared by every shard.
 
 use crate::wire::{DataType, KeyType};
 
@@ -19,13 +19,15 @@ pub struct ColumnSpec {
 /// A stick table as declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSpec {
-    /// As `show table` names it: the proxy's name, or `<section>/<table>` for one of a peers section.
+    /// As `show table` names it: the proxy's name, or `<section>/<table>` for one of a peers
+    /// section.
     pub name: String,
     /// As definitions name it: the proxy's name, or `/<table>` (protocol.md 4.1).
     pub wire_name: String,
     /// Type of the keys.
     pub key_type: KeyType,
-    /// Key length as definitions carry it: 4, 16, `len`+1 for strings (32 when unsized), `len` for binary.
+    /// Key length as definitions carry it: 4, 16, `len`+1 for strings (32 when unsized), `len` for
+    /// binary.
     pub key_len: u32,
     /// Most entries the table may hold.
     pub size: u64,

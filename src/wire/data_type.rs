@@ -1,4 +1,5 @@
-//! Numbers the protocol gives to key types and data types (protocol.md 4.2 to 4.4). Never renumbered.
+//! Numbers the protocol gives to key types and data types (protocol.md 4.2 to 4.4). Never
+//! renumbered.
 
 /// Key type of a table, as numbered on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,8 +130,8 @@ impl DataType {
         ((bit as usize) < Self::COUNT).then_some(DataType(bit as u8))
     }
 
-    /// The type called `name` in configuration and `show table` (`server_name` is the old spelling of
-    /// `server_key`).
+    /// The type called `name` in configuration and `show table` (`server_name` is the old spelling
+    /// of `server_key`).
     pub fn from_name(name: &str) -> Option<DataType> {
         let name = if name == "server_name" { "server_key" } else { name };
         TYPES.iter().position(|t| t.name == name).map(|i| DataType(i as u8))
@@ -141,8 +142,8 @@ impl DataType {
         (0..Self::COUNT as u8).map(DataType)
     }
 
-    /// Known types of a bitfield in ascending order, up to the first unknown bit: behind that, sizes
-    /// cannot be known.
+    /// Known types of a bitfield in ascending order, up to the first unknown bit: behind that,
+    /// sizes cannot be known.
     pub fn of_bits(bits: u64) -> impl Iterator<Item = DataType> {
         Self::all().filter(move |t| bits & t.mask() != 0)
     }

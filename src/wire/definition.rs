@@ -27,8 +27,8 @@ pub enum Tail {
         /// One for each known type that has any.
         parameters: Vec<Parameter>,
     },
-    /// Missing parameters or a wrong type number. HAProxy ignores such a definition and every update
-    /// behind it, and keeps the session.
+    /// Missing parameters or a wrong type number. HAProxy ignores such a definition and every
+    /// update behind it, and keeps the session.
     Bad,
 }
 
@@ -81,8 +81,10 @@ impl Definition {
         Ok(Definition { id, name, key_type, key_len, data_types, tail })
     }
 
-    /// Appends the payload; the inverse of [`Definition::decode`] for everything but [`Tail::Bad`],
-    /// which is written as if absent.
+    /// Appends the payload. Decoding it gives the same definition, but for [`Tail::Bad`], which is
+    /// written as if absent. The bytes are those that were decoded when the sender followed the
+    /// rules of protocol.md 4.1 (fields within 32 bits, ids sign-extended, nothing behind the
+    /// tail).
     pub fn encode(&self, out: &mut Vec<u8>) {
         varint::encode(out, i64::from(self.id) as u64);
         varint::encode(out, self.name.len() as u64);
@@ -103,8 +105,20 @@ impl Definition {
         }
     }
 
+    /// False when updates behind this definition cannot be read: the tail is faulty, or it is
+    /// absent while an array needs its number of elements. HAProxy then ignores the definition and
+    /// every update behind it, without an ack, and keeps the session (protocol.md 4.1).
+    pub fn is_usable(&self) -> bool {
+        match self.tail {
+            Tail::Present { .. } => true,
+            Tail::Absent => !DataType::of_bits(self.data_types).any(DataType::is_array),
+            Tail::Bad => false,
+        }
+    }
+
     /// The values of an update behind this definition, up to the first unknown bit: from there on
-    /// sizes are unknown and the rest of each update is skipped (protocol.md 4.4).
+    /// sizes are unknown and the rest of each update is skipped (protocol.md 4.4). Meaningless when
+    /// the definition is not [usable](Definition::is_usable).
     pub fn steps(&self) -> Vec<Step> {
         let parameters: &[Parameter] = match &self.tail {
             Tail::Present { parameters, .. } => parameters,

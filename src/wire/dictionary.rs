@@ -5,8 +5,8 @@
 
 use super::error::{DecodeError, What};
 use super::varint::{self, Reader};
-use crate::limits::DICTIONARY_SLOTS;
-use std::collections::HashMap;
+use crate::limits::{DICTIONARY_SLOTS, SERVER_KEY_MAX};
+use ahash::AHashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ impl Default for RxDictionary {
 }
 
 impl RxDictionary {
-    /// What a decoded value means: a text fills its slot, an id alone looks it up. `None`: no value,
-    /// or an id nobody filled; the row's value then stays as it is.
+    /// What a decoded value means: a text fills its slot, an id alone looks it up. `None`: no
+    /// value, or an id nobody filled; the row's value then stays as it is.
     pub fn resolve(&mut self, value: super::DictValue<'_>) -> Option<Arc<[u8]>> {
         match value {
             super::DictValue::None => None,
@@ -54,7 +54,7 @@ fn slot(id: u8) -> usize {
 /// Strings we have sent. Slots are given round-robin, as HAProxy does; a hit does not move a slot.
 #[derive(Debug)]
 pub struct TxDictionary {
-    ids: HashMap<Arc<[u8]>, u8>,
+    ids: AHashMap<Arc<[u8]>, u8>,
     slots: Vec<Option<Arc<[u8]>>>,
     first: u8,
     next: usize,
@@ -75,15 +75,20 @@ impl TxDictionary {
             ids.start >= 1 && ids.start < ids.end && usize::from(ids.end) <= DICTIONARY_SLOTS + 1
         );
         TxDictionary {
-            ids: HashMap::new(),
+            ids: AHashMap::new(),
             slots: vec![None; ids.len()],
             first: ids.start,
             next: 0,
         }
     }
 
-    /// Appends the wire value of `text`: id alone when the peer has it, id and text otherwise.
+    /// Appends the wire value of `text`: id alone when the peer has it, id and text otherwise. A
+    /// text longer than [`SERVER_KEY_MAX`] goes out as "no value".
     pub fn encode(&mut self, out: &mut Vec<u8>, text: &Arc<[u8]>) {
+        if text.len() > SERVER_KEY_MAX {
+            varint::encode(out, 0);
+            return;
+        }
         if let Some(&id) = self.ids.get(text) {
             varint::encode(out, varint::len(u64::from(id)) as u64);
             varint::encode(out, u64::from(id));

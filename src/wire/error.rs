@@ -35,8 +35,7 @@ pub enum What {
 
 /// A message that cannot be what it says.
 ///
-/// *Effect:* for an update, ack or switch the session sends `01 00` and closes; values already applied
-/// stay (protocol.md 7.6).
+/// *Effect:* the session sends `01 00` and closes; updates already applied stay (protocol.md 7.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// The message ends inside a field.

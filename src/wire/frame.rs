@@ -16,6 +16,9 @@ pub mod class {
     pub const RESERVED: u8 = 255;
 }
 
+/// Longest header: class, type, length.
+pub const HEADER_MAX: usize = 2 + LENGTH_VARINT_MAX;
+
 /// One message, borrowed from the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -34,7 +37,8 @@ pub struct Frame<'a> {
 pub enum Cut<'a> {
     /// A whole message.
     Frame(Frame<'a>),
-    /// The message is not complete; at least this many bytes (from its start) are needed to say more.
+    /// The message is not complete; at least this many bytes (from its start) are needed to say
+    /// more.
     NeedMore(usize),
 }
 
@@ -61,7 +65,8 @@ pub enum FrameError {
 
 /// Cuts the message at the start of `bytes`; payloads of more than `limit` bytes are refused.
 ///
-/// Total and stateless: call again from the same start when more bytes have come.
+/// Total and stateless: call again from the same start when more bytes have come. A buffer of
+/// `limit` plus [`HEADER_MAX`] bytes holds any message that is not refused.
 #[inline]
 pub fn cut(bytes: &[u8], limit: usize) -> Result<Cut<'_>, FrameError> {
     let (Some(&class), Some(&kind)) = (bytes.first(), bytes.get(1)) else {
@@ -117,7 +122,6 @@ pub fn build(out: &mut Vec<u8>, class: u8, kind: u8, body: impl FnOnce(&mut Vec<
 /// Makes room for a length of more than one byte before the payload at `start`.
 #[cold]
 fn widen_length(out: &mut Vec<u8>, start: usize, len: usize) {
-    let mut length = Vec::with_capacity(varint::MAX_LEN);
-    varint::encode(&mut length, len as u64);
-    out.splice(start - 1..start, length);
+    let (length, n) = varint::to_array(len as u64);
+    out.splice(start - 1..start, length[..n].iter().copied());
 }

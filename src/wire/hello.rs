@@ -121,11 +121,11 @@ impl fmt::Display for Printable {
     }
 }
 
-/// Reads a hello from the start of `bytes`, checking line by line as HAProxy does, so that the first
-/// error is answered as soon as its line is complete.
+/// Reads a hello from the start of `bytes`, checking line by line as HAProxy does, so that the
+/// first error is answered as soon as its line is complete.
 ///
-/// `Ok(None)`: more bytes are needed. `Ok(Some((hello, n)))`: `n` bytes were the hello; the client may
-/// have sent messages right behind it.
+/// `Ok(None)`: more bytes are needed. `Ok(Some((hello, n)))`: `n` bytes were the hello; the client
+/// may have sent messages right behind it.
 pub fn parse_hello(
     bytes: &[u8],
     local_name: &[u8],
@@ -182,18 +182,18 @@ pub fn encode_hello(minor: u8, to: &str, from: &str, pid: u32) -> Vec<u8> {
     format!("HAProxyS 2.{minor}\n{to}\n{from} {pid} 1\n").into_bytes()
 }
 
-/// A longer status line is not one.
+/// A status line longer than this is not one; HAProxy sends four bytes.
 pub const STATUS_LINE_MAX: usize = 256;
 
-/// Reads a status line. `Ok(None)`: more bytes are needed; `Some((code, n))`: the decimal number the
-/// line starts with (0 when there is none) and the line's length. `Err(())`: no line within
-/// [`STATUS_LINE_MAX`] bytes.
+/// Reads a status line. `Ok(None)`: more bytes are needed; `Some((code, n))`: the decimal number
+/// the line starts with (0 when there is none) and the line's length. `Err(())`: no line within
+/// [`STATUS_LINE_MAX`] bytes. Blanks before the number are skipped, as `atoi` does in HAProxy.
 #[allow(clippy::result_unit_err)]
 pub fn parse_status(bytes: &[u8]) -> Result<Option<(u32, usize)>, ()> {
     let Some(n) = bytes.iter().take(STATUS_LINE_MAX).position(|&b| b == b'\n') else {
         return if bytes.len() >= STATUS_LINE_MAX { Err(()) } else { Ok(None) };
     };
-    let digits = bytes[..n].iter().take_while(|b| b.is_ascii_digit());
+    let digits = bytes[..n].trim_ascii_start().iter().take_while(|b| b.is_ascii_digit());
     let code = digits.fold(0u32, |v, b| v.saturating_mul(10).saturating_add(u32::from(b - b'0')));
     Ok(Some((code, n + 1)))
 }

@@ -109,8 +109,8 @@ pub enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a frame's meaning. Only SWITCH and ACK can fail here; definitions and updates are decoded
-    /// by whoever knows the tables.
+    /// Reads a frame's meaning. Only SWITCH and ACK can fail here; definitions and updates are
+    /// decoded by whoever knows the tables.
     #[inline]
     pub fn of(frame: &Frame<'a>) -> Result<Message<'a>, DecodeError> {
         let payload = frame.payload;

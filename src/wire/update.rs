@@ -139,8 +139,8 @@ pub fn decode_value<'a>(r: &mut Reader<'a>, data_type: DataType) -> Result<Value
     })
 }
 
-/// Appends the part of a payload before the values. `key` is canonical; fixed-width keys must have the
-/// table's width.
+/// Appends the part of a payload before the values. `key` is canonical; fixed-width keys must have
+/// the table's width.
 #[inline]
 pub fn encode_head(
     out: &mut Vec<u8>,

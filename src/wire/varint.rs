@@ -1,7 +1,7 @@
 //! HAProxy's variable-length integers, 1 to 10 bytes (protocol.md 1).
 //!
-//! Below 240 one byte. Else 4 bits in the first byte and 7 in each next one, with a bias that makes the
-//! code bijective: there are no overlong forms, so decode then encode gives the same bytes.
+//! Below 240 one byte. Else 4 bits in the first byte and 7 in each next one, with a bias that makes
+//! the code bijective: there are no overlong forms, so decode then encode gives the same bytes.
 
 use super::error::{DecodeError, What};
 
@@ -19,8 +19,19 @@ pub fn encode(out: &mut Vec<u8>, v: u64) {
 }
 
 #[inline]
-fn encode_long(out: &mut Vec<u8>, mut v: u64) {
+fn encode_long(out: &mut Vec<u8>, v: u64) {
+    let (bytes, n) = to_array(v);
+    out.extend_from_slice(&bytes[..n]);
+}
+
+/// The encoding of `v` and how many bytes of it count.
+#[inline]
+pub fn to_array(mut v: u64) -> ([u8; MAX_LEN], usize) {
     let mut bytes = [0u8; MAX_LEN];
+    if v < 240 {
+        bytes[0] = v as u8;
+        return (bytes, 1);
+    }
     bytes[0] = v as u8 | 0xf0;
     v = (v - 240) >> 4;
     let mut n = 1;
@@ -30,7 +41,7 @@ fn encode_long(out: &mut Vec<u8>, mut v: u64) {
         n += 1;
     }
     bytes[n] = v as u8;
-    out.extend_from_slice(&bytes[..=n]);
+    (bytes, n + 1)
 }
 
 /// How many bytes [`encode`] writes for `v`.
