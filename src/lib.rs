@@ -33,6 +33,8 @@
 pub mod config;
 pub mod engine;
 pub mod limits;
+pub mod resync;
+pub mod session;
 pub mod table;
 pub mod time;
 pub mod wire;

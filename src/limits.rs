@@ -49,3 +49,26 @@ pub const RING_SLOTS: usize = 1024;
 pub const RING_ENTRIES: u32 = 256;
 /// Connections the kernel may hold for us before we accept them.
 pub const LISTEN_BACKLOG: i32 = 1024;
+/// A timer that notices a peer's silence this late (ms) says that we slept; the peer gets as much more
+/// time, once, so that a stopped and continued node does not drop its peers.
+pub const SILENCE_GRACE_MS: u64 = 500;
+/// Passes over received bytes that wait for the shards: beyond, the session is not read.
+pub const SESSION_ROUNDS_MAX: usize = 64;
+/// Bytes a session may hold that nobody has polled yet: beyond, it is not read.
+pub const SESSION_OUTPUT_MAX: usize = 1024 * 1024;
+/// Tables one peer may have defined in a session.
+pub const SESSION_TABLES_MAX: usize = 4_096;
+/// Names of refused tables reported in one session; the rest are only counted.
+pub const REFUSALS_REPORTED_MAX: usize = 64;
+/// Batches sent to a peer and not acked that are known one by one; older ones are merged.
+pub const FLIGHT_BATCHES_MAX: usize = 1_024;
+/// Bytes of sent batches kept to check acks against; beyond, the oldest are known by their last id only.
+pub const FLIGHT_BYTES_MAX: usize = 1024 * 1024;
+/// A handshake must be complete within this (protocol.md 2.7).
+pub const HANDSHAKE_MS: u64 = 5_000;
+/// Longest wait between dials to a peer that refuses us.
+pub const REFUSED_BACKOFF_MAX_MS: u64 = 60_000;
+/// The old process looks for its successor this long (protocol.md 6.4).
+pub const HANDOVER_MS: u64 = 5_000;
+/// Wait between the old process's dials to its successor (protocol.md 2.7).
+pub const HANDOVER_RETRY_MS: u64 = 500;
