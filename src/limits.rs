@@ -36,19 +36,6 @@ pub const COLLISION_DELAY_MIN_MS: u64 = 50;
 /// See [`COLLISION_DELAY_MIN_MS`].
 pub const COLLISION_DELAY_SPREAD_MS: u64 = 2_000;
 
-const _: () = assert!(MESSAGE_SENT_MAX < BUFSIZE_DEFAULT - 5);
-const _: () = assert!(HEARTBEAT_MS < SILENCE_MS);
-const _: () = assert!(BUFSIZE_MIN < BUFSIZE_DEFAULT && BUFSIZE_DEFAULT < BUFSIZE_MAX);
-
-/// Messages kept about one configuration: enough for a person to work through, and a bound on what
-/// a hostile or binary file can make us print.
-pub const DIAGNOSTICS_MAX: usize = 1_000;
-/// Messages a ring between two shards holds; more wait in the sender, bounded by credits.
-pub const RING_SLOTS: usize = 1024;
-/// Submission queue entries of a shard's io_uring: one read and one write a session, with room.
-pub const RING_ENTRIES: u32 = 256;
-/// Connections the kernel may hold for us before we accept them.
-pub const LISTEN_BACKLOG: i32 = 1024;
 /// A timer that notices a peer's silence this late (ms) says that we slept; the peer gets as much more
 /// time, once, so that a stopped and continued node does not drop its peers.
 pub const SILENCE_GRACE_MS: u64 = 500;
@@ -72,3 +59,17 @@ pub const REFUSED_BACKOFF_MAX_MS: u64 = 60_000;
 pub const HANDOVER_MS: u64 = 5_000;
 /// Wait between the old process's dials to its successor (protocol.md 2.7).
 pub const HANDOVER_RETRY_MS: u64 = 500;
+
+const _: () = assert!(MESSAGE_SENT_MAX < BUFSIZE_DEFAULT - 5);
+const _: () = assert!(HEARTBEAT_MS < SILENCE_MS);
+const _: () = assert!(BUFSIZE_MIN < BUFSIZE_DEFAULT && BUFSIZE_DEFAULT < BUFSIZE_MAX);
+
+/// Messages kept about one configuration: enough for a person to work through, and a bound on what
+/// a hostile or binary file can make us print.
+pub const DIAGNOSTICS_MAX: usize = 1_000;
+/// Messages a ring between two shards holds; more wait in the sender, bounded by credits.
+pub const RING_SLOTS: usize = 1024;
+/// Submission queue entries of a shard's io_uring: one read and one write a session, with room.
+pub const RING_ENTRIES: u32 = 256;
+/// Connections the kernel may hold for us before we accept them.
+pub const LISTEN_BACKLOG: i32 = 1024;

@@ -8,7 +8,7 @@ use super::{Layout, Received, Refusal, Sink, Tables};
 use crate::limits::{REFUSALS_REPORTED_MAX, SESSION_TABLES_MAX};
 use crate::wire::dictionary::RxDictionary;
 use crate::wire::update::decode_values;
-use crate::wire::{DecodeError, Definition, Tail, Update, UpdateForm, Value};
+use crate::wire::{DecodeError, Definition, Update, UpdateForm, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ impl<L: Layout> Incoming<L> {
         definition: &Definition,
         tables: &mut T,
     ) -> Result<Arc<L>, Refusal> {
-        if definition.tail == Tail::Bad {
+        if !definition.is_usable() {
             return Err(Refusal::BadTail);
         }
         let layout = tables.define(definition)?;
