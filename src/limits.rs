@@ -73,3 +73,25 @@ pub const RING_SLOTS: usize = 1024;
 pub const RING_ENTRIES: u32 = 256;
 /// Connections the kernel may hold for us before we accept them.
 pub const LISTEN_BACKLOG: i32 = 1024;
+/// Tables created from definitions: a peer must not be able to fill memory with names.
+pub const AUTO_TABLES_MAX: usize = 256;
+/// Tables created from definitions: a peer must not be able to fill memory with names.
+pub const AUTO_TABLES_MAX: usize = 256;
+/// A session's receive buffer: large reads are what makes completion I/O cheap.
+pub const READ_CHUNK: usize = 128 * 1024;
+/// Bytes a session's writer takes from its queue for one `writev`.
+pub const WRITE_BATCH_MAX: usize = 512 * 1024;
+/// Bytes queued for a peer beyond which we stop reading from it.
+pub const TX_QUEUE_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of updates in one change batch or lesson chunk.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+/// Chunks a shard may have on the way to one session, of each kind.
+pub const CHUNK_CREDITS: u32 = 4;
+/// Rows a shard expires, scans or trims for one table in one tick, so that a tick stays short.
+pub const TICK_ROWS: usize = 4_096;
+/// Chunks of lessons a shard encodes in one tick.
+pub const TICK_CHUNKS: usize = 8;
+/// How often a shard looks at tables it has not touched, for a size limit exceeded elsewhere.
+pub const TRIM_EVERY_MS: u64 = 100;
+
+const _: () = assert!(CHUNK_BYTES > MESSAGE_SENT_MAX && READ_CHUNK / 2 > BUFSIZE_DEFAULT);

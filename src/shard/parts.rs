@@ -1,0 +1,116 @@
+//! This shard's partitions of every table.
+//!
+//! Owned by the shard; the only place where rows are reached. A part is made when its table is first
+//! used here.
+
+use super::registry::{Registry, Table};
+use crate::Millis;
+use crate::limits::TICK_ROWS;
+use crate::table::{TableError, TablePart};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Memory for a table's rows cannot be had.
+///
+/// *Effect:* the batch or command is refused and counted; other tables go on.
+#[derive(Debug, Error)]
+#[error("table '{table}': {source}")]
+pub struct PartsError {
+    /// Table name.
+    pub table: String,
+    /// Why.
+    pub source: TableError,
+}
+
+/// See the module head.
+pub struct Parts {
+    shard: usize,
+    registry: Arc<Registry>,
+    parts: Vec<Option<TablePart>>,
+    /// Tables changed in this tick.
+    touched: Vec<usize>,
+}
+
+impl Parts {
+    /// Nothing yet.
+    pub fn new(shard: usize, registry: Arc<Registry>) -> Parts {
+        Parts { shard, registry, parts: Vec::new(), touched: Vec::new() }
+    }
+
+    /// This shard's number.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// All tables.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// This shard's part of `table`, made now if it is the first time.
+    pub fn part_mut(&mut self, table: &Table) -> Result<&mut TablePart, PartsError> {
+        if self.parts.len() <= table.id {
+            self.parts.resize_with(table.id + 1, || None);
+        }
+        let slot = &mut self.parts[table.id];
+        if slot.is_none() {
+            let hasher = self.registry.hasher.clone();
+            let part = TablePart::new(table.spec.clone(), hasher, table.place, self.shard as u32)
+                .map_err(|source| PartsError { table: table.spec.name.clone(), source })?;
+            *slot = Some(part);
+        }
+        // Filled just above.
+        slot.as_mut().ok_or_else(|| unreachable!("part of table {}", table.id))
+    }
+
+    /// This shard's part of table `id`, if it has been used.
+    pub fn get_mut(&mut self, id: usize) -> Option<&mut TablePart> {
+        self.parts.get_mut(id)?.as_mut()
+    }
+
+    /// Remembers that table `id` has changed in this tick.
+    pub fn touch(&mut self, id: usize) {
+        if self.touched.last() != Some(&id) && !self.touched.contains(&id) {
+            self.touched.push(id);
+        }
+    }
+
+    /// Expires what is due, a bounded number of rows a table; true when more is left.
+    pub fn expire(&mut self, now: Millis) -> bool {
+        let mut more = false;
+        for (id, part) in self.parts.iter_mut().enumerate() {
+            let Some(part) = part else { continue };
+            if part.next_deadline().is_none_or(|at| at > now) {
+                continue;
+            }
+            part.expire(now, TICK_ROWS);
+            more |= part.next_deadline().is_some_and(|at| at <= now);
+            if !self.touched.contains(&id) {
+                self.touched.push(id);
+            }
+        }
+        more
+    }
+
+    /// The earliest moment at which [`Parts::expire`] has something to do.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.parts.iter().flatten().filter_map(TablePart::next_deadline).min()
+    }
+
+    /// Ends a tick: publishes the sizes of touched tables and evicts what is over the limit together
+    /// with the other shards. `all`: look at untouched tables too. True when more is left.
+    pub fn settle(&mut self, now: Millis, all: bool) -> bool {
+        let ids = if all { (0..self.parts.len()).collect() } else { std::mem::take(&mut self.touched) };
+        self.touched.clear();
+        let mut more = false;
+        for id in ids {
+            let Some(Some(part)) = self.parts.get_mut(id) else { continue };
+            let Some(table) = self.registry.get(id) else { continue };
+            let others = table.used().saturating_sub(table.used_by(self.shard));
+            part.set_others_used(others);
+            more |= part.trim(now, TICK_ROWS) == TICK_ROWS;
+            table.publish_used(self.shard, part.used_estimate());
+        }
+        more
+    }
+}

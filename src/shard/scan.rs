@@ -1,0 +1,144 @@
+//! Lessons on their way out: each owner scans its partitions in storage order and encodes chunks, with
+//! credits, so that a slow learner costs a few chunks and never a copy of the table.
+
+use super::flush::{own_dictionary, passes};
+use super::message::{Chunk, ConnKey, Message, PartTaught, Teach};
+use super::parts::Parts;
+use super::registry::Table;
+use crate::Millis;
+use crate::engine::mesh::MeshEnd;
+use crate::limits::{CHUNK_BYTES, CHUNK_CREDITS, TICK_CHUNKS, TICK_ROWS};
+use crate::table::{ScanCursor, Timing, encode_update};
+use crate::wire::dictionary::TxDictionary;
+use bytes::Bytes;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// One session's lesson on this shard.
+struct Lesson {
+    wish: Teach,
+    tables: Vec<Arc<Table>>,
+    /// Index of the table being scanned.
+    at: usize,
+    cursor: ScanCursor,
+    credits: u32,
+    dictionary: TxDictionary,
+    tails: Vec<u64>,
+    skipped: u64,
+}
+
+/// All lessons a shard is giving.
+#[derive(Default)]
+pub struct Lessons {
+    lessons: Vec<Lesson>,
+}
+
+impl Lessons {
+    /// Begins a lesson; replaces the session's earlier one.
+    pub fn start(&mut self, wish: Teach, parts: &mut Parts, shards: usize) {
+        self.stop(wish.conn);
+        let tables = parts.registry().of_section(wish.section);
+        let tails = tables.iter().map(|t| parts.get_mut(t.id).map_or(0, |p| p.change_head()));
+        self.lessons.push(Lesson {
+            tails: tails.collect(),
+            tables,
+            wish,
+            at: 0,
+            cursor: ScanCursor::default(),
+            credits: CHUNK_CREDITS,
+            dictionary: own_dictionary(parts.shard(), shards),
+            skipped: 0,
+        });
+    }
+
+    /// The session is gone or wants no lesson any more.
+    pub fn stop(&mut self, conn: ConnKey) {
+        self.lessons.retain(|l| l.wish.conn != conn);
+    }
+
+    /// A chunk of ours is on the wire.
+    pub fn credit(&mut self, conn: ConnKey) {
+        if let Some(lesson) = self.lessons.iter_mut().find(|l| l.wish.conn == conn) {
+            lesson.credits = (lesson.credits + 1).min(CHUNK_CREDITS);
+        }
+    }
+
+    /// Encodes a bounded number of chunks; true when more can be encoded at once.
+    pub fn run(&mut self, parts: &mut Parts, mesh: &mut MeshEnd<Message>, now: Millis) -> bool {
+        let mut budget = TICK_CHUNKS;
+        let mut done = Vec::new();
+        for (i, lesson) in self.lessons.iter_mut().enumerate() {
+            while lesson.credits > 0 && budget > 0 && lesson.at < lesson.tables.len() {
+                budget -= 1;
+                lesson.chunk(parts, mesh, now);
+            }
+            if lesson.at == lesson.tables.len() {
+                done.push(i);
+            }
+        }
+        for i in done.into_iter().rev() {
+            let lesson = self.lessons.swap_remove(i);
+            let part = PartTaught {
+                conn: lesson.wish.conn,
+                lesson: lesson.wish.lesson,
+                owner: parts.shard() as u16,
+                tails: lesson.tails,
+                skipped: lesson.skipped,
+            };
+            mesh.send(usize::from(part.conn.shard), Message::PartTaught(Box::new(part)));
+        }
+        self.lessons.iter().any(|l| l.credits > 0)
+    }
+}
+
+impl Lesson {
+    /// Encodes up to one chunk of the current table and goes on to the next table at its end.
+    fn chunk(&mut self, parts: &mut Parts, mesh: &mut MeshEnd<Message>, now: Millis) {
+        let table = &self.tables[self.at];
+        let timing = if self.wish.timed { Timing::Timed } else { Timing::Untimed };
+        let mut out = Vec::with_capacity(table.define.len() + CHUNK_BYTES + CHUNK_BYTES / 4);
+        out.extend_from_slice(&table.define);
+        let (mut entries, mut skipped, mut rows) = (0u64, 0, 0);
+        let filter = self.wish.filter;
+        // Ids of a lesson are no cursors; acks of them do not count (protocol.md 5.3).
+        let uid = 1;
+        let next = parts.get_mut(table.id).and_then(|part| {
+            part.scan(now, self.cursor, usize::MAX, |entry| {
+                rows += 1;
+                if passes(filter, table, &entry) {
+                    match encode_update(&entry, uid, timing, now, &mut self.dictionary, &mut out) {
+                        Ok(()) => entries += 1,
+                        Err(_) => skipped += 1,
+                    }
+                }
+                if out.len() >= CHUNK_BYTES || rows >= TICK_ROWS * 4 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
+        });
+        self.skipped += skipped;
+        match next {
+            Some(cursor) => self.cursor = cursor,
+            None => {
+                self.cursor = ScanCursor::default();
+                self.at += 1;
+            }
+        }
+        // A table's definition is taught even when it is empty, by one of the shards.
+        let first_of_table = table.id % mesh.shards() == parts.shard() && next.is_none();
+        if entries == 0 && !first_of_table {
+            return;
+        }
+        self.credits -= 1;
+        let chunk = Chunk {
+            conn: self.wish.conn,
+            lesson: self.wish.lesson,
+            owner: parts.shard() as u16,
+            bytes: Bytes::from(out),
+            entries,
+        };
+        mesh.send(usize::from(chunk.conn.shard), Message::Chunk(Box::new(chunk)));
+    }
+}
