@@ -75,8 +75,6 @@ pub const RING_ENTRIES: u32 = 256;
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Tables created from definitions: a peer must not be able to fill memory with names.
 pub const AUTO_TABLES_MAX: usize = 256;
-/// Tables created from definitions: a peer must not be able to fill memory with names.
-pub const AUTO_TABLES_MAX: usize = 256;
 /// A session's receive buffer: large reads are what makes completion I/O cheap.
 pub const READ_CHUNK: usize = 128 * 1024;
 /// Bytes a session's writer takes from its queue for one `writev`.
