@@ -93,3 +93,5 @@ pub const TICK_CHUNKS: usize = 8;
 pub const TRIM_EVERY_MS: u64 = 100;
 
 const _: () = assert!(CHUNK_BYTES > MESSAGE_SENT_MAX && READ_CHUNK / 2 > BUFSIZE_DEFAULT);
+/// Messages and commands a shard takes in one tick before it looks at its sockets again.
+pub const TICK_MESSAGES: usize = 256;

@@ -1,0 +1,465 @@
+//! A pinned thread: its partitions, the sessions that live on it, and the tick that does everything.
+//!
+//! Owns its parts of all tables and its sessions' states. Fed by the other shards (rings), by the
+//! coordinator (a bounded channel) and by its own reader tasks. Rule: [`Shard::tick`] is the one place
+//! where anything changes; tasks only move bytes.
+//!
+//! | file | what |
+//! |---|---|
+//! | `registry.rs` | which tables exist, shared by all shards |
+//! | `message.rs` | what shards say to each other |
+//! | `connection.rs` | the two tasks of a session's socket |
+//! | `session_glue.rs` | a session's events, turned into messages |
+//! | `apply.rs` | updates in: spread to the owners, applied |
+//! | `flush.rs` | local changes out |
+//! | `scan.rs` | lessons out |
+//! | `parts.rs` | this shard's rows |
+
+pub mod apply;
+pub mod connection;
+pub mod flush;
+pub mod message;
+pub mod parts;
+pub mod registry;
+pub mod scan;
+mod session_glue;
+
+pub use message::{ConnKey, KeyFilter};
+pub use parts::{Parts, PartsError};
+pub use registry::{Layout, Registry, Table};
+
+use crate::Millis;
+use crate::engine::mesh::MeshEnd;
+use crate::engine::{Clock, Engine, Stream, breathe};
+use crate::limits::{TICK_MESSAGES, TRIM_EVERY_MS};
+use crate::session::{
+    CloseReason, Counters, Ledger, Refusal, Session, SessionParams, SessionStatus,
+};
+use apply::Router;
+use bytes::BytesMut;
+use connection::{ConnIo, LocalBell};
+use flush::Flush;
+use message::{Batch, CreditKind, Message};
+use scan::Lessons;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::mpsc;
+
+/// The coordinator's number for a session, never used again.
+pub type SessionId = u64;
+
+/// A session that was just established, on its way to its home.
+pub struct Open {
+    /// The coordinator's number for it.
+    pub id: SessionId,
+    /// Index of its peers section.
+    pub section: usize,
+    /// The socket, with nothing in flight.
+    pub socket: OwnedFd,
+    /// Bytes that came behind the handshake.
+    pub leftover: Vec<u8>,
+    /// What the handshake said.
+    pub params: SessionParams,
+    /// What the peer has confirmed in earlier sessions.
+    pub ledger: Ledger,
+    /// Keys the peer takes; `None`: all.
+    pub filter: Option<KeyFilter>,
+    /// We are the old process: teach without being asked.
+    pub teach: bool,
+}
+
+/// A piece of work the coordinator wants done between two ticks' steps.
+pub type Job = Box<dyn FnOnce(&mut Shard, Millis) + Send>;
+
+/// What the coordinator tells a shard.
+pub enum Control {
+    /// A session is to live here.
+    Open(Box<Open>),
+    /// This session learns: the section has chosen it.
+    Learn(SessionId),
+    /// End this session at once.
+    Close(SessionId),
+    /// Run this, for the stats socket.
+    Run(Job),
+    /// End all sessions and leave.
+    Stop,
+}
+
+/// What a shard tells the coordinator.
+#[derive(Debug)]
+pub enum ShardEvent {
+    /// The lesson a session learned is over and applied.
+    LessonEnd {
+        /// Session.
+        id: SessionId,
+        /// The teacher was up to date.
+        finished: bool,
+        /// Updates in it.
+        updates: u64,
+        /// Time it took.
+        duration_ms: u64,
+    },
+    /// A peer asked for a lesson.
+    Teaching(SessionId),
+    /// A peer confirmed a lesson of ours.
+    Taught {
+        /// Session.
+        id: SessionId,
+        /// We were up to date.
+        finished: bool,
+        /// Entries sent.
+        entries: u64,
+        /// Time it took.
+        duration_ms: u64,
+    },
+    /// A heartbeat came.
+    Heard(SessionId),
+    /// A peer's definition is not followed.
+    Refused {
+        /// Session.
+        id: SessionId,
+        /// Table name as the peer wrote it.
+        name: Vec<u8>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A session is over.
+    Ended {
+        /// Session.
+        id: SessionId,
+        /// What its peer has confirmed.
+        ledger: Ledger,
+        /// Its counts.
+        counters: Box<Counters>,
+        /// Why, when it was the session's own decision.
+        close: Option<CloseReason>,
+        /// Why the socket ended.
+        socket: String,
+    },
+    /// Memory for a table cannot be had: updates are lost until it can.
+    OutOfMemory(String),
+}
+
+/// One session on its home.
+struct Conn {
+    key: ConnKey,
+    id: SessionId,
+    section: usize,
+    filter: Option<KeyFilter>,
+    session: Session<Layout>,
+    io: Rc<ConnIo>,
+    /// A received buffer that waits until the session wants to read.
+    held: Option<BytesMut>,
+    /// Rounds that wait for shards: (round, shards missing).
+    rounds: Vec<(u64, usize)>,
+    /// The lesson under way: number, owners missing, log positions so far.
+    lesson: Option<LessonOut>,
+    close: Option<CloseReason>,
+}
+
+struct LessonOut {
+    number: u32,
+    missing: usize,
+    tails: Vec<(usize, usize, u64)>,
+}
+
+/// See the module head.
+pub struct Shard {
+    id: usize,
+    engine: Engine,
+    /// This shard's rows.
+    pub parts: Parts,
+    mesh: MeshEnd<Message>,
+    bell: LocalBell,
+    conns: Slab<Conn>,
+    generation: u32,
+    router: Router,
+    flush: Flush,
+    lessons: Lessons,
+    control: mpsc::Receiver<Control>,
+    events: mpsc::Sender<ShardEvent>,
+    unsent: VecDeque<ShardEvent>,
+    /// By section: whether a lesson we teach ends with FINISHED.
+    up_to_date: Arc<Vec<AtomicBool>>,
+    last_trim: Millis,
+    stopping: bool,
+}
+
+/// What a shard is made of.
+pub struct ShardParams {
+    /// Number of this shard.
+    pub id: usize,
+    /// I/O engine.
+    pub engine: Engine,
+    /// All tables.
+    pub registry: Arc<Registry>,
+    /// Rings to and from the others.
+    pub mesh: MeshEnd<Message>,
+    /// Everybody's bells.
+    pub bells: Arc<Vec<crate::engine::Doorbell>>,
+    /// From the coordinator.
+    pub control: mpsc::Receiver<Control>,
+    /// To the coordinator.
+    pub events: mpsc::Sender<ShardEvent>,
+    /// By section: up to date.
+    pub up_to_date: Arc<Vec<AtomicBool>>,
+}
+
+/// Runs a shard to its end, on its own thread.
+pub async fn run(params: ShardParams, clock: Clock) {
+    let mut shard = Shard::new(params);
+    let bell = shard.bell.clone();
+    loop {
+        bell.clear();
+        let now = clock.now();
+        let more = shard.tick(now);
+        if shard.stopping && shard.conns.is_empty() {
+            return;
+        }
+        if more {
+            // Not yield_now: only a real wait lets the runtime submit what the tasks have queued.
+            breathe(shard.engine).await;
+            continue;
+        }
+        let sleep = shard.next_deadline().map(|at| at.since(clock.now()).max(1));
+        let rings = bell.wait(|| shard.has_work());
+        match sleep {
+            // Dropping the bell's wait is safe: it holds no I/O.
+            Some(ms) => {
+                let limit = std::time::Duration::from_millis(ms);
+                let _ = tokio::time::timeout(limit, rings).await;
+            }
+            None => rings.await,
+        }
+    }
+}
+
+impl Shard {
+    fn new(params: ShardParams) -> Shard {
+        let shards = params.mesh.shards();
+        Shard {
+            id: params.id,
+            engine: params.engine,
+            parts: Parts::new(params.id, params.registry),
+            mesh: params.mesh,
+            bell: LocalBell::new(params.bells, params.id),
+            conns: Slab::new(),
+            generation: 0,
+            router: Router::new(shards),
+            flush: Flush::default(),
+            lessons: Lessons::default(),
+            control: params.control,
+            events: params.events,
+            unsent: VecDeque::new(),
+            up_to_date: params.up_to_date,
+            last_trim: Millis(0),
+            stopping: false,
+        }
+    }
+
+    /// Everything a shard does, in order. True when there is more to do at once.
+    fn tick(&mut self, now: Millis) -> bool {
+        let mut more = self.take_controls(now);
+        more |= self.take_messages(now);
+        more |= self.read_sessions(now);
+        self.run_timers(now);
+        more |= self.parts.expire(now);
+        more |= self.lessons.run(&mut self.parts, &mut self.mesh, now);
+        more |= self.flush.run(&mut self.parts, &mut self.mesh, now);
+        self.reap(now);
+        let all = now.since(self.last_trim) >= TRIM_EVERY_MS;
+        if all {
+            self.last_trim = now;
+        }
+        more |= self.parts.settle(now, all);
+        self.mesh.flush();
+        self.send_events();
+        more
+    }
+
+    fn has_work(&self) -> bool {
+        self.mesh.has_work() || !self.control.is_empty()
+    }
+
+    fn next_deadline(&self) -> Option<Millis> {
+        let sessions = self.conns.iter().filter_map(|(_, c)| c.session.poll_timeout()).min();
+        let rows = self.parts.next_deadline();
+        sessions.into_iter().chain(rows).min()
+    }
+
+    fn take_controls(&mut self, now: Millis) -> bool {
+        for _ in 0..TICK_MESSAGES {
+            let Ok(control) = self.control.try_recv() else { return false };
+            match control {
+                Control::Open(open) => self.open(*open, now),
+                Control::Learn(id) => self.with_session(id, now, |s| s.handle_learn(now)),
+                Control::Close(id) => {
+                    if let Some((_, conn)) = self.conns.iter().find(|(_, c)| c.id == id) {
+                        conn.io.close();
+                    }
+                }
+                Control::Run(job) => {
+                    job(self, now);
+                    self.flush.changed();
+                }
+                Control::Stop => {
+                    self.stopping = true;
+                    self.conns.iter().for_each(|(_, c)| c.io.close());
+                }
+            }
+        }
+        true
+    }
+
+    fn take_messages(&mut self, now: Millis) -> bool {
+        for _ in 0..TICK_MESSAGES {
+            let Some(message) = self.mesh.receive() else { return false };
+            self.take_message(message, now);
+        }
+        true
+    }
+
+    fn take_message(&mut self, message: Message, now: Millis) {
+        let shards = self.mesh.shards();
+        match message {
+            Message::Apply(batch) => self.apply(batch, now),
+            Message::Applied { conn, round } => self.applied(conn, round, now),
+            Message::Subscribe(wish) => self.flush.subscribe(*wish, self.id, shards),
+            Message::Unsubscribe(conn) => self.flush.unsubscribe(conn),
+            Message::Changes(key, batch) => self.changes(key, *batch, now),
+            Message::Teach(wish) => self.lessons.start(*wish, &mut self.parts, shards),
+            Message::StopTeaching(conn) => self.lessons.stop(conn),
+            Message::Chunk(chunk) => self.chunk(*chunk, now),
+            Message::PartTaught(part) => self.part_taught(*part, now),
+            Message::Credit { conn, kind: CreditKind::Changes } => self.flush.credit(conn),
+            Message::Credit { conn, kind: CreditKind::Lesson } => self.lessons.credit(conn),
+        }
+    }
+
+    /// Applies a batch and tells its session's home.
+    fn apply(&mut self, batch: Box<Batch>, now: Millis) {
+        if let Err(error) = self.parts.apply(&batch, now) {
+            self.event(ShardEvent::OutOfMemory(error.to_string()));
+        }
+        let (conn, round) = (batch.conn, batch.round);
+        if usize::from(conn.shard) == self.id {
+            self.router.recycle(batch);
+        }
+        self.mesh.send(usize::from(conn.shard), Message::Applied { conn, round });
+    }
+
+    fn run_timers(&mut self, now: Millis) {
+        let due: Vec<usize> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.session.poll_timeout().is_some_and(|at| at <= now))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in due {
+            self.conns[slot].session.handle_timeout(now);
+            self.drain(slot, now);
+        }
+    }
+
+    /// Takes over a new session.
+    fn open(&mut self, open: Open, now: Millis) {
+        let stream = match Stream::new(self.engine, open.socket) {
+            Ok(stream) => stream,
+            Err(error) => {
+                let (ledger, counters) = (open.ledger, Box::default());
+                let socket = format!("socket: {error}");
+                self.event(ShardEvent::Ended { id: open.id, ledger, counters, close: None, socket });
+                return;
+            }
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.conns.vacant_entry();
+        let slot = entry.key();
+        let key = ConnKey {
+            shard: self.id as u16,
+            slot: slot as u32,
+            generation: self.generation,
+        };
+        let mut session = Session::new(open.params, open.ledger, now);
+        if open.teach {
+            session.handle_teach(now);
+        }
+        entry.insert(Conn {
+            key,
+            id: open.id,
+            section: open.section,
+            filter: open.filter,
+            session,
+            io: ConnIo::start(stream, &open.leftover, self.bell.clone()),
+            held: None,
+            rounds: Vec::new(),
+            lesson: None,
+            close: None,
+        });
+        if self.stopping {
+            self.conns[slot].io.close();
+        }
+        self.drain(slot, now);
+    }
+
+    /// Removes sessions whose sockets have ended.
+    fn reap(&mut self, now: Millis) {
+        let ended: Vec<usize> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.io.ended().is_some() && c.held.is_none())
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in ended {
+            // What came before the end counts.
+            self.read_session(slot, now);
+            let conn = self.conns.remove(slot);
+            conn.io.close();
+            for shard in 0..self.mesh.shards() {
+                self.mesh.send(shard, Message::Unsubscribe(conn.key));
+                self.mesh.send(shard, Message::StopTeaching(conn.key));
+            }
+            let counters = Box::new(*conn.session.counters());
+            self.event(ShardEvent::Ended {
+                id: conn.id,
+                counters,
+                close: conn.close,
+                socket: conn.io.ended().unwrap_or_default(),
+                ledger: conn.session.into_ledger(),
+            });
+        }
+    }
+
+    fn event(&mut self, event: ShardEvent) {
+        self.unsent.push_back(event);
+    }
+
+    /// Gives events to the coordinator; what has no room waits for the next tick.
+    fn send_events(&mut self) {
+        while let Some(event) = self.unsent.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+                self.unsent.push_front(event);
+                return;
+            }
+        }
+    }
+
+    /// States of the sessions that live here, for `show peers`.
+    pub fn statuses(&self) -> Vec<(SessionId, SessionStatus)> {
+        self.conns.iter().map(|(_, c)| (c.id, c.session.status())).collect()
+    }
+
+    /// Server names received on session `id`, for `show peers dict`.
+    pub fn dictionary(&self, id: SessionId) -> Vec<Option<Vec<u8>>> {
+        let conn = self.conns.iter().find(|(_, c)| c.id == id);
+        conn.map_or(Vec::new(), |(_, c)| c.session.dictionary().map(|s| s.map(Vec::from)).collect())
+    }
+
+    fn is_up_to_date(&self, section: usize) -> bool {
+        self.up_to_date[section].load(Ordering::Relaxed)
+    }
+}
