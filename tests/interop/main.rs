@@ -13,6 +13,7 @@ mod rawpeer;
 mod stats;
 
 mod bulk;
+mod cli_text;
 mod raw_handshake;
 mod raw_lessons;
 mod raw_messages;
