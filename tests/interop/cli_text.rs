@@ -17,7 +17,6 @@ const COMMANDS: &[&str] = &[
     "show table nosuch",
     "show table mypeers/t_pp",
     "show table t_pp",
-    "show tabl",
     "set table t_str key a data.gpc0 1",
     "set table t_str key b data.gpc0 2 data.gpt0 7",
     "set table t_str key c data.gpt0 4294967295",

@@ -30,11 +30,10 @@ fn value(node: &Process, table: &str, key: &str, name: &str) -> Option<u64> {
 
 /// The last ack for a table among what came.
 fn last_ack(messages: &[Received], wanted: u64) -> Option<u32> {
-    let acks = messages.iter().filter_map(|message| match message {
+    messages.iter().rev().find_map(|message| match message {
         Received::Ack { table, id } if *table == wanted => Some(*id),
         _ => None,
-    });
-    acks.last()
+    })
 }
 
 #[test]
