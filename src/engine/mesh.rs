@@ -1,7 +1,7 @@
 //! Bounded single-producer single-consumer rings from every shard to every other.
 //!
-//! Each shard owns its row of producers and its column of consumers. A full ring is not an error: the
-//! sender keeps the message in its own outbox, and what fills outboxes is bounded by credits.
+//! Each shard owns its row of producers and its column of consumers. A full ring is not an error:
+//! the sender keeps the message in its own outbox, and what fills outboxes is bounded by credits.
 
 use super::Doorbell;
 use crate::limits::RING_SLOTS;
@@ -46,7 +46,8 @@ impl<T> MeshEnd<T> {
         self.out.len()
     }
 
-    /// Queues `message` for `target`, which may be this shard itself. Bells ring at [`MeshEnd::flush`].
+    /// Queues `message` for `target`, which may be this shard itself. Bells ring at
+    /// [`MeshEnd::flush`].
     pub fn send(&mut self, target: usize, message: T) {
         self.rang[target] = true;
         if target == self.me || !self.waiting[target].is_empty() {

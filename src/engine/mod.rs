@@ -1,8 +1,9 @@
 //! All that stickring asks of Linux: threads, rings, sockets, clocks.
 //!
-//! Owns the choice of I/O engine (io_uring through tokio-uring, or epoll where io_uring is refused).
-//! Called by `main`, [`crate::shard`] and [`crate::coordinator`]. Rule: nothing outside this module
-//! names tokio-uring, and a read future is never dropped (a forgotten read would swallow bytes).
+//! Owns the choice of I/O engine (io_uring through tokio-uring, or epoll where io_uring is
+//! refused). Called by `main`, [`crate::shard`] and [`crate::coordinator`]. Rule: nothing outside
+//! this module names tokio-uring, and a read future is never dropped (a forgotten read would
+//! swallow bytes).
 
 pub mod clock;
 pub mod doorbell;
@@ -18,8 +19,8 @@ pub use doorbell::Doorbell;
 pub use probe::Engine;
 pub use stream::Stream;
 
-/// Lets this thread's I/O go on, for a task that has more to do: a real wait, which is when the uring
-/// runtime submits. (Yielding in a loop would keep everything queued for ever.)
+/// Lets this thread's I/O go on, for a task that has more to do: a real wait, which is when the
+/// uring runtime submits. (Yielding in a loop would keep everything queued for ever.)
 pub async fn breathe(engine: Engine) {
     match engine {
         // The answer says only that the ring went round.

@@ -1,7 +1,7 @@
 //! Which I/O engine this system allows, decided once, before anything else starts.
 //!
-//! *Unavailable* falls back to epoll with one clear warning; *exhausted* (ENOMEM, EMFILE) is an error:
-//! a node that quietly runs slower because a limit was hit would be found out in production.
+//! *Unavailable* falls back to epoll with one clear warning; *exhausted* (ENOMEM, EMFILE) is an
+//! error: a node that quietly runs slower because a limit was hit would be found out in production.
 
 use crate::config::EngineChoice;
 use std::io;

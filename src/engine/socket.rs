@@ -1,9 +1,9 @@
 //! Listening sockets, outgoing connections, and the first bytes on either.
 //!
-//! Sockets are made with `socket2`, so that every option is set on purpose (tokio-uring's own `bind`
-//! turns SO_REUSEPORT on, and two processes would silently split connections). Connections are set up
-//! on the runtime's readiness side, where waiting may be cancelled and so has deadlines; an
-//! established peer session then moves to [`super::Stream`] on its home shard.
+//! Sockets are made with `socket2`, so that every option is set on purpose (tokio-uring's own
+//! `bind` turns SO_REUSEPORT on, and two processes would silently split connections). Connections
+//! are set up on the runtime's readiness side, where waiting may be cancelled and so has deadlines;
+//! an established peer session then moves to [`super::Stream`] on its home shard.
 
 use crate::config::{Address, BindSpec};
 use crate::limits::LISTEN_BACKLOG;
@@ -155,9 +155,9 @@ fn inherited(number: i32) -> io::Result<Socket> {
     if number < 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: the operator says by `fd@N` that descriptor N is ours. It is used for each address once,
-    // at start, before this process opens descriptors of its own; the borrow only asks whether it is
-    // open, and a closed one is reported as EBADF.
+    // SAFETY: the operator says by `fd@N` that descriptor N is ours. It is used for each address
+    // once, at start, before this process opens descriptors of its own; the borrow only asks
+    // whether it is open, and a closed one is reported as EBADF.
     let socket = unsafe {
         let borrowed = std::os::fd::BorrowedFd::borrow_raw(number);
         rustix::io::fcntl_getfd(borrowed)?;

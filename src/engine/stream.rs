@@ -1,7 +1,7 @@
 //! One established connection's bytes, on either engine.
 //!
-//! Two tasks share a stream for its whole life: one reads, one writes. It ends by [`Stream::shutdown`],
-//! which completes the pending read with 0; nothing is ever cancelled.
+//! Two tasks share a stream for its whole life: one reads, one writes. It ends by
+//! [`Stream::shutdown`], which completes the pending read with 0; nothing is ever cancelled.
 
 use super::Engine;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -48,8 +48,8 @@ impl Stream {
         })
     }
 
-    /// Reads into the spare capacity of `buffer`, behind what it holds. 0 means the peer has closed.
-    /// Must be awaited to its end.
+    /// Reads into the spare capacity of `buffer`, behind what it holds. 0 means the peer has
+    /// closed. Must be awaited to its end.
     pub async fn read(&self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         let held = buffer.len();
         match self {

@@ -17,7 +17,8 @@ pub fn parallelism() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Starts a thread named `name`, pinned to `cpu` when given, that runs what `start` returns to its end.
+/// Starts a thread named `name`, pinned to `cpu` when given, that runs what `start` returns to its
+/// end.
 ///
 /// `start` runs on the new thread, inside its runtime, so it may make sockets for that runtime.
 /// `report` is called once from the thread: with `Ok(pinned)` before `start`, or with the error of

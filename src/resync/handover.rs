@@ -1,8 +1,9 @@
 //! See [`crate::resync`]: the old process's side of a reload (protocol.md 6.4).
 //!
-//! Dials our own peer address, where the successor listens by now, and has the session teach. Unlike
-//! HAProxy it does so even when the section is not up to date (the lesson then ends with PARTIAL), and
-//! it does not give up at the first refused connection: the successor may still be binding.
+//! Dials our own peer address, where the successor listens by now, and has the session teach.
+//! Unlike HAProxy it does so even when the section is not up to date (the lesson then ends with
+//! PARTIAL), and it does not give up at the first refused connection: the successor may still be
+//! binding.
 
 use crate::limits::{HANDOVER_MS, HANDOVER_RETRY_MS};
 use crate::time::Millis;
@@ -63,8 +64,8 @@ impl Handover {
         code == 200
     }
 
-    /// The connection was refused, or broke before the lesson was confirmed. A broken lesson is taught
-    /// again from its start.
+    /// The connection was refused, or broke before the lesson was confirmed. A broken lesson is
+    /// taught again from its start.
     pub fn down(&mut self, now: Millis) {
         match self.state {
             State::Dialling => {}

@@ -2,8 +2,8 @@
 //!
 //! Owns one connection's state. Called by its home shard: `handle_*` with what happened, then
 //! `poll_output` until it gives nothing, then `poll_timeout`. Rules: an ack goes out only when all
-//! before it is applied; no ack while learning; nothing is pushed while learning or teaching; bad input
-//! ends this session with the error message HAProxy would send.
+//! before it is applied; no ack while learning; nothing is pushed while learning or teaching; bad
+//! input ends this session with the error message HAProxy would send.
 
 use super::incoming::{Defined, Incoming, Taken};
 use super::ledger::{AckResult, ChangeBatch, Flight, Ledger};
@@ -220,9 +220,9 @@ impl<L: Layout> Session<L> {
         }
     }
 
-    /// Closes the round of what [`Session::handle_bytes`] took since the last call. `Some(round)`: call
-    /// [`Session::handle_applied`] with it once all updates given to the sink are in the tables (at once
-    /// if there were none).
+    /// Closes the round of what [`Session::handle_bytes`] took since the last call. `Some(round)`:
+    /// call [`Session::handle_applied`] with it once all updates given to the sink are in the
+    /// tables (at once if there were none).
     pub fn close_round(&mut self) -> Option<u64> {
         self.round.acks = self.incoming.take_acks();
         if self.round.is_empty() {
@@ -231,8 +231,8 @@ impl<L: Layout> Session<L> {
         Some(self.rounds.push(std::mem::take(&mut self.round)))
     }
 
-    /// Everything of `round` is in the tables. Rounds may complete in any order; acks, confirmations
-    /// and the lesson's end go out in order.
+    /// Everything of `round` is in the tables. Rounds may complete in any order; acks,
+    /// confirmations and the lesson's end go out in order.
     pub fn handle_applied(&mut self, round: u64, now: Millis) {
         self.rounds.applied(round);
         let mut acks: Vec<(usize, u32)> = Vec::new();
@@ -479,7 +479,8 @@ impl<L: Layout> Session<L> {
         }
     }
 
-    /// Nothing is pushed while learning or teaching, nor ever to our own name (protocol.md 6.2, 6.4).
+    /// Nothing is pushed while learning or teaching, nor ever to our own name (protocol.md 6.2,
+    /// 6.4).
     fn may_push(&self) -> bool {
         !self.closed
             && !self.params.local

@@ -33,7 +33,8 @@ pub enum Accepted {
         /// What was wrong.
         error: HelloError,
     },
-    /// The hello is well-formed and for us; whether we know the peer is the caller's matter (504, 300).
+    /// The hello is well-formed and for us; whether we know the peer is the caller's matter (504,
+    /// 300).
     Hello {
         /// Who it is.
         hello: Hello,
@@ -43,7 +44,8 @@ pub enum Accepted {
 }
 
 impl Accepting {
-    /// A connection accepted now by the peer called `local_name`; lines are at most `line_max` bytes.
+    /// A connection accepted now by the peer called `local_name`; lines are at most `line_max`
+    /// bytes.
     pub fn new(local_name: &[u8], line_max: usize, now: Millis) -> Accepting {
         Accepting {
             local_name: local_name.to_vec(),
@@ -109,8 +111,8 @@ impl Dialling {
         }
     }
 
-    /// The whole hello, to be sent in one write: HAProxy forgets the version of a hello that comes in
-    /// parts (protocol.md 2.3).
+    /// The whole hello, to be sent in one write: HAProxy forgets the version of a hello that comes
+    /// in parts (protocol.md 2.3).
     pub fn hello(&self) -> Bytes {
         self.hello.clone()
     }

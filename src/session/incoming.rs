@@ -2,7 +2,8 @@
 //!
 //! Owns the peer's definitions, the current table, the receiving dictionary and each table's ids.
 //! Called by the established session with one message at a time. Rules: an update reaches the sink
-//! only when all of it decodes; what is ignored moves no id, so it is never acked (protocol.md 5.3).
+//! only when all of it decodes; what is ignored moves no id, so it is never acked (protocol.md
+//! 5.3).
 
 use super::{Layout, Received, Refusal, Sink, Tables};
 use crate::limits::{REFUSALS_REPORTED_MAX, SESSION_TABLES_MAX};
@@ -227,8 +228,8 @@ impl<L: Layout> Incoming<L> {
         self.dirty.drain(..).map(&mut take).collect()
     }
 
-    /// Everything up to `uid` of the table in `slot` is applied: gives the peer's id for it when an ack
-    /// is due.
+    /// Everything up to `uid` of the table in `slot` is applied: gives the peer's id for it when an
+    /// ack is due.
     pub fn ack_due(&mut self, slot: usize, uid: u32) -> Option<i32> {
         let t = self.tables.get_mut(slot)?;
         let id = t.remote_id?;

@@ -1,10 +1,10 @@
 //! What a peer has confirmed, and what was sent to it and is not confirmed yet.
 //!
-//! [`Ledger`] outlives sessions, one a peer: positions in the shards' change logs up to which the peer
-//! has everything. [`Flight`] lives as long as a session: batches sent and not acked. Rule: only an ack
-//! of an id really sent in this session counts, since HAProxy 3.3 and later ack byte-swapped ids after
-//! implicit ones, and a restarted peer may ack anything (protocol.md 5.4); everything sent and not
-//! acked is sent again in the next session.
+//! [`Ledger`] outlives sessions, one a peer: positions in the shards' change logs up to which the
+//! peer has everything. [`Flight`] lives as long as a session: batches sent and not acked. Rule:
+//! only an ack of an id really sent in this session counts, since HAProxy 3.3 and later ack
+//! byte-swapped ids after implicit ones, and a restarted peer may ack anything (protocol.md 5.4);
+//! everything sent and not acked is sent again in the next session.
 
 use crate::limits::{FLIGHT_BATCHES_MAX, FLIGHT_BYTES_MAX};
 use crate::wire::frame::{self, Cut};
@@ -53,8 +53,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Position in `source`'s change log of `table` up to which the peer has everything; 0 when it has
-    /// confirmed nothing.
+    /// Position in `source`'s change log of `table` up to which the peer has everything; 0 when it
+    /// has confirmed nothing.
     pub fn confirmed(&self, table: usize, source: usize) -> u64 {
         let cursors = self.tables.get(table);
         cursors.and_then(|t| t.confirmed.get(source)).copied().unwrap_or(0)
@@ -182,8 +182,8 @@ impl Flight {
         }
     }
 
-    /// Keeps the bounds by forgetting detail about the table's oldest batches: an ack inside them then
-    /// moves nothing, an ack behind them still does.
+    /// Keeps the bounds by forgetting detail about the table's oldest batches: an ack inside them
+    /// then moves nothing, an ack behind them still does.
     fn bound(&mut self, table: usize) {
         let queue = &mut self.tables[table];
         if self.bytes > FLIGHT_BYTES_MAX {

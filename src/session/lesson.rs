@@ -1,7 +1,7 @@
 //! Where a session is in learning and teaching (protocol.md 6.2).
 //!
-//! Plain states; the established session moves them. Rule: nothing is pushed on the fly and no ack of
-//! the peer counts while one of them is under way.
+//! Plain states; the established session moves them. Rule: nothing is pushed on the fly and no ack
+//! of the peer counts while one of them is under way.
 
 use crate::time::Millis;
 

@@ -1,8 +1,9 @@
-//! One peer over all its connections: which one counts, and when to dial the next (protocol.md 2.5, 2.6).
+//! One peer over all its connections: which one counts, and when to dial the next (protocol.md 2.5,
+//! 2.6).
 //!
-//! Owned by the coordinator, one a configured peer. Connections are told apart by tickets, so that news
-//! of one that was replaced changes nothing. Rules: at most one connection a peer counts, the last one
-//! wins; our own name is never dialled here (see [`crate::resync::Handover`]).
+//! Owned by the coordinator, one a configured peer. Connections are told apart by tickets, so that
+//! news of one that was replaced changes nothing. Rules: at most one connection a peer counts, the
+//! last one wins; our own name is never dialled here (see [`crate::resync::Handover`]).
 //!
 //! Deviation from HAProxy, which never dials again after a status of 300 or 5xx: we do, after 5 s
 //! doubling to 60 s, so that correcting the other side's configuration is enough.
@@ -96,7 +97,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link without connections. `local`: the peer is ourselves; it is accepted and never dialled.
+    /// A link without connections. `local`: the peer is ourselves; it is accepted and never
+    /// dialled.
     pub fn new(local: bool, seed: u64) -> Link {
         Link {
             local,

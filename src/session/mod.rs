@@ -1,10 +1,11 @@
 //! One connection to a peer as a state machine: bytes, values and `now` in, bytes and events out.
 //!
 //! Owns everything that lives as long as the connection: the handshake ([`handshake`]), then the
-//! established [`Session`] with its definitions, acks, lessons and timers. The [`Ledger`] (what a peer
-//! has confirmed) and the [`link::Link`] (when to dial it) outlive the connection, one a peer. Called by
-//! the coordinator (handshake, links) and by the home shard (sessions). Rules it keeps: an ack means
-//! applied; nothing grows without a bound of [`crate::limits`]; any bytes cost at most this session.
+//! established [`Session`] with its definitions, acks, lessons and timers. The [`Ledger`] (what a
+//! peer has confirmed) and the [`link::Link`] (when to dial it) outlive the connection, one a peer.
+//! Called by the coordinator (handshake, links) and by the home shard (sessions). Rules it keeps:
+//! an ack means applied; nothing grows without a bound of [`crate::limits`]; any bytes cost at most
+//! this session.
 //!
 //! Source of all behaviour: protocol.md sections 2, 5 and 6.
 
@@ -86,8 +87,8 @@ pub struct Received<'a, L> {
 
 /// Why a peer's definition is not followed.
 ///
-/// *Effect:* its updates are ignored and never acked until it selects another table; the session goes
-/// on, the refusal is counted and reported once a name.
+/// *Effect:* its updates are ignored and never acked until it selects another table; the session
+/// goes on, the refusal is counted and reported once a name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// No table of that name here.
@@ -127,16 +128,16 @@ pub enum Output {
 /// What happened in a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Shards may send changes from [`Ledger::confirmed`] on, marked with this epoch; batches of older
-    /// epochs are dropped. Encoders with a dictionary start an empty one.
+    /// Shards may send changes from [`Ledger::confirmed`] on, marked with this epoch; batches of
+    /// older epochs are dropped. Encoders with a dictionary start an empty one.
     PushStart {
         /// Counts from 1.
         epoch: u32,
     },
     /// Learning, teaching or closing begins: no changes may be sent until the next start.
     PushStop,
-    /// Every shard teaches its partitions; a new number aborts the lesson before it. Encoders with a
-    /// dictionary start an empty one.
+    /// Every shard teaches its partitions; a new number aborts the lesson before it. Encoders with
+    /// a dictionary start an empty one.
     TeachStart {
         /// Counts from 1.
         lesson: u32,

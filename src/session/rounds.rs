@@ -1,8 +1,8 @@
 //! Rounds: what was received waits here until the shards have applied it.
 //!
-//! A round is everything one pass over received bytes gave: the ids to ack, confirmations to send, a
-//! lesson's end. Shards may finish rounds in any order; they are released in order, so that an ack
-//! means that everything before it is applied. Owned by the established session. Bounded by
+//! A round is everything one pass over received bytes gave: the ids to ack, confirmations to send,
+//! a lesson's end. Shards may finish rounds in any order; they are released in order, so that an
+//! ack means that everything before it is applied. Owned by the established session. Bounded by
 //! [`SESSION_ROUNDS_MAX`]: the session is not read while that many are open.
 
 use crate::limits::SESSION_ROUNDS_MAX;

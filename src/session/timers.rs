@@ -1,7 +1,7 @@
 //! A session's two clocks: our heartbeat and the peer's silence (protocol.md 2.7).
 //!
-//! Owned by the established session. Rule: the peer hears from us at least every 3 s, and a peer that
-//! was silent for 5 s while we were awake is given up.
+//! Owned by the established session. Rule: the peer hears from us at least every 3 s, and a peer
+//! that was silent for 5 s while we were awake is given up.
 
 use crate::limits::{HEARTBEAT_MS, SILENCE_GRACE_MS, SILENCE_MS};
 use crate::time::Millis;
@@ -50,8 +50,8 @@ impl Timers {
         self.heartbeat.min(self.silence)
     }
 
-    /// What is due now. A silence that we notice late says that we slept (stopped, starved): bytes may
-    /// be waiting unread, so the peer gets a little more time, once.
+    /// What is due now. A silence that we notice late says that we slept (stopped, starved): bytes
+    /// may be waiting unread, so the peer gets a little more time, once.
     pub fn due(&mut self, now: Millis) -> Due {
         if now >= self.silence {
             if self.late || now.since(self.silence) < SILENCE_GRACE_MS {
