@@ -35,7 +35,6 @@ pub mod engine;
 pub mod limits;
 pub mod resync;
 pub mod session;
-pub mod shard;
 pub mod table;
 pub mod time;
 pub mod wire;

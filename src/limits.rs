@@ -95,3 +95,13 @@ pub const TRIM_EVERY_MS: u64 = 100;
 const _: () = assert!(CHUNK_BYTES > MESSAGE_SENT_MAX && READ_CHUNK / 2 > BUFSIZE_DEFAULT);
 /// Messages and commands a shard takes in one tick before it looks at its sockets again.
 pub const TICK_MESSAGES: usize = 256;
+/// Handshakes under way at once: silent connections must not use up the descriptors.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Pause after a failed accept, and the longest a status line may take to be written.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Undeclared peers admitted at once, whatever the configuration says.
+pub const DYNAMIC_PEERS_MAX: usize = 1_024;
+/// Commands a shard may have waiting.
+pub const CONTROL_SLOTS: usize = 1_024;
+/// Events that may wait for the coordinator; more wait in their shards.
+pub const EVENT_SLOTS: usize = 4_096;

@@ -77,7 +77,7 @@ pub fn own_dictionary(shard: usize, shards: usize) -> TxDictionary {
 pub fn passes(filter: Option<KeyFilter>, table: &Table, entry: &Entry<'_>) -> bool {
     filter.is_none_or(|f| {
         let spec = &table.spec;
-        peer_shard(entry.key(), spec.key_type, &spec.wire_name, f.shards) == f.shard
+        peer_shard(entry.key(), spec.key_type, &spec.name, f.shards) == f.shard
     })
 }
 

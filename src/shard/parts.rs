@@ -52,15 +52,16 @@ impl Parts {
         if self.parts.len() <= table.id {
             self.parts.resize_with(table.id + 1, || None);
         }
-        let slot = &mut self.parts[table.id];
-        if slot.is_none() {
-            let hasher = self.registry.hasher.clone();
-            let part = TablePart::new(table.spec.clone(), hasher, table.place, self.shard as u32)
-                .map_err(|source| PartsError { table: table.spec.name.clone(), source })?;
-            *slot = Some(part);
+        match &mut self.parts[table.id] {
+            Some(part) => Ok(part),
+            slot => {
+                let hasher = self.registry.hasher.clone();
+                let shard = self.shard as u32;
+                let part = TablePart::new(table.spec.clone(), hasher, table.place, shard)
+                    .map_err(|source| PartsError { table: table.spec.name.clone(), source })?;
+                Ok(slot.insert(part))
+            }
         }
-        // Filled just above.
-        slot.as_mut().ok_or_else(|| unreachable!("part of table {}", table.id))
     }
 
     /// This shard's part of table `id`, if it has been used.

@@ -97,8 +97,8 @@ impl Registry {
         Registry { hasher, shards, auto_size, inner: RwLock::new(inner) }
     }
 
-    /// Adds a declared table.
-    pub fn declare(&self, section: Option<usize>, spec: TableSpec) -> Arc<Table> {
+    /// Adds a declared table. `section`: the peers section and the table's index in it.
+    pub fn declare(&self, section: Option<(usize, usize)>, spec: TableSpec) -> Arc<Table> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         self.add(&mut inner, section, spec, false)
     }
@@ -106,17 +106,17 @@ impl Registry {
     fn add(
         &self,
         inner: &mut Inner,
-        section: Option<usize>,
+        section: Option<(usize, usize)>,
         spec: TableSpec,
         learned: bool,
     ) -> Arc<Table> {
         let id = inner.tables.len();
-        let index = section.map_or(0, |s| inner.sections[s].len());
+        let index = section.map_or(0, |(_, index)| index);
         let mut define = Vec::new();
         encode_define(&mut define, &definition_of(&spec, index as i32 + 1));
         let table = Arc::new(Table {
             id,
-            section,
+            section: section.map(|(section, _)| section),
             index,
             define: Bytes::from(define),
             place: Place::new(id as u32, spec.size, self.shards),
@@ -125,8 +125,9 @@ impl Registry {
             used: (0..self.shards).map(|_| AtomicU64::new(0)).collect(),
         });
         inner.tables.push(table.clone());
-        if let Some(section) = section {
+        if let Some((section, _)) = section {
             inner.sections[section].push(table.clone());
+            inner.sections[section].sort_by_key(|t| t.index);
         }
         table
     }
@@ -198,7 +199,8 @@ impl Registry {
             spec.name = format!("{}@{}", spec.name, section + 1);
         }
         inner.learned += 1;
-        Ok(self.add(&mut inner, Some(section), spec, true))
+        let index = inner.sections[section].len();
+        Ok(self.add(&mut inner, Some((section, index)), spec, true))
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {

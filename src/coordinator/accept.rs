@@ -1,0 +1,110 @@
+//! Connections in: bounded in number and time until their hello is valid.
+
+use super::peers::{Admitted, Established};
+use super::Shared;
+use crate::engine::socket::{Fresh, Listener, Origin};
+use crate::limits::{ACCEPT_PAUSE_MS, HANDSHAKES_MAX};
+use crate::observe::log::Level;
+use crate::session::handshake::{Accepted, Accepting};
+use std::time::Duration;
+
+/// Accepts for `section` for ever.
+pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok((fresh, origin)) => {
+                if node.borrow().stopping {
+                    return;
+                }
+                if node.borrow().handshakes >= HANDSHAKES_MAX {
+                    let text = format!("Connection from {origin} closed: {HANDSHAKES_MAX} handshakes are under way.");
+                    let mut node = node.borrow_mut();
+                    node.totals.handshakes_refused += 1;
+                    node.log_limited(Level::Warning, &text);
+                    continue;
+                }
+                node.borrow_mut().handshakes += 1;
+                tokio::task::spawn_local(serve(node.clone(), section, fresh, origin));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: those there are go on, and this may pass.
+                node.borrow_mut().log_limited(Level::Alert, &format!("accept: {error}."));
+                tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            }
+        }
+    }
+}
+
+async fn serve(node: Shared, section: usize, fresh: Fresh, origin: Origin) {
+    let result = hello(&node, section, fresh, &origin).await;
+    let mut node = node.borrow_mut();
+    node.handshakes -= 1;
+    if let Err(text) = result {
+        node.totals.handshakes_failed += 1;
+        node.log_limited(Level::Warning, &format!("Connection from {origin} refused: {text}."));
+    }
+}
+
+/// The server's half of a handshake. The error says why there is no session.
+async fn hello(
+    node: &Shared,
+    section: usize,
+    mut fresh: Fresh,
+    origin: &Origin,
+) -> Result<(), String> {
+    let (clock, local, bufsize) = {
+        let node = node.borrow();
+        (node.clock, node.config.localpeer.clone(), node.config.bufsize)
+    };
+    let mut machine = Accepting::new(local.as_bytes(), bufsize, clock.now());
+    let mut bytes = Vec::new();
+    let (hello, used) = loop {
+        let left = machine.deadline().since(clock.now());
+        let read = fresh.read(&mut bytes, bufsize);
+        match tokio::time::timeout(Duration::from_millis(left), read).await {
+            Err(_) => return Err("no complete hello in time".to_string()),
+            Ok(Err(error)) => return Err(format!("read: {error}")),
+            Ok(Ok(0)) => return Err("closed before its hello was complete".to_string()),
+            Ok(Ok(_)) => {}
+        }
+        match machine.handle_bytes(&bytes) {
+            Accepted::NeedMore => {}
+            Accepted::Refuse { status, error } => {
+                let Some(status) = status else { return Err(error.to_string()) };
+                say(&mut fresh, status.line().as_bytes()).await;
+                return Err(format!("{error} ({})", status as u16));
+            }
+            Accepted::Hello { hello, used } => break (hello, used),
+        }
+    };
+    let now = clock.now();
+    let admitted = node.borrow_mut().admit(section, &hello.from, hello.minor, origin, now);
+    match admitted {
+        Admitted::No(status) => {
+            say(&mut fresh, status.line().as_bytes()).await;
+            Ok(())
+        }
+        Admitted::Yes { peer, ticket } => {
+            if !say(&mut fresh, b"200\n").await {
+                let mut node = node.borrow_mut();
+                let link = &mut node.sections[section].peers[peer].link;
+                link.down(ticket, crate::session::link::Down::Lost, now);
+                return Err("closed before the status".to_string());
+            }
+            let leftover = bytes.split_off(used);
+            let minor = hello.minor;
+            let new =
+                Established { ticket, fresh, leftover, minor, accepted: true, teach: false };
+            node.borrow_mut().established(section, peer, new, clock.now());
+            node.borrow().poke.notify_one();
+            Ok(())
+        }
+    }
+}
+
+/// Writes a status line, which always fits a fresh socket's buffer; false when the client is gone.
+async fn say(fresh: &mut Fresh, line: &[u8]) -> bool {
+    let write = fresh.write_all(line);
+    matches!(tokio::time::timeout(Duration::from_millis(ACCEPT_PAUSE_MS), write).await, Ok(Ok(())))
+}
+

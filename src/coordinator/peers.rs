@@ -1,0 +1,462 @@
+//! Sections and their peers: who is admitted, which session counts, what is said about it.
+
+use super::{Node, report};
+use crate::Millis;
+use crate::config::{Address, PeersSection};
+use crate::engine::socket::{Fresh, Origin};
+use crate::limits::DYNAMIC_PEERS_MAX;
+use crate::observe::log::Level;
+use crate::resync::section::{Action, SessionUp};
+use crate::resync::{Handover, Section as Brain};
+use crate::session::link::{Admission, Dial, Down, Link, Ticket};
+use crate::session::{CloseReason, Ledger, SessionParams};
+use crate::shard::{Control, KeyFilter, Open, SessionId, ShardEvent};
+use crate::wire::hello::{Printable, Status};
+use std::sync::atomic::Ordering;
+
+/// One `peers` section at work.
+pub struct Section {
+    /// Its index.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// Learning after the start.
+    pub brain: Brain,
+    /// All peers, the local one first.
+    pub peers: Vec<Peer>,
+    /// `shards` of the section.
+    pub shards: u32,
+    /// Wall time of the last change of its state, for `show peers`.
+    pub changed_ms: u64,
+    /// The hand-over to a successor, once we are told to stop.
+    pub handover: Option<Handover>,
+}
+
+/// One peer of a section.
+pub struct Peer {
+    /// Its name.
+    pub name: String,
+    /// It is ourselves.
+    pub local: bool,
+    /// Where to dial it; `None`: it only dials us.
+    pub address: Option<Address>,
+    /// Where to dial from.
+    pub source: Option<Address>,
+    /// Keys it takes.
+    pub shard: u32,
+    /// Not declared: admitted by `accept-peers`.
+    pub dynamic: bool,
+    /// Which of its connections counts, and when to dial.
+    pub link: Link,
+    /// What it has confirmed, while it has no session.
+    pub ledger: Option<Ledger>,
+    /// Its session on a shard.
+    pub session: Option<SessionId>,
+    /// A session that waits for the end of the one before it.
+    pub waiting: Option<Box<Established>>,
+    /// Where it last came from, when it dialled us.
+    pub origin: Option<Origin>,
+    /// Counts of its ended sessions.
+    pub past: report::PastCounters,
+}
+
+/// A connection whose handshake is done.
+pub struct Established {
+    /// Names it among the peer's connections.
+    pub ticket: Ticket,
+    /// The connection.
+    pub fresh: Fresh,
+    /// Bytes behind the handshake.
+    pub leftover: Vec<u8>,
+    /// Protocol version 2.`minor`.
+    pub minor: u8,
+    /// It dialled us.
+    pub accepted: bool,
+    /// We are the old process.
+    pub teach: bool,
+}
+
+/// Where a session belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionInfo {
+    /// Section.
+    pub section: usize,
+    /// Peer in it.
+    pub peer: usize,
+    /// Connection of the peer.
+    pub ticket: Ticket,
+    /// Home shard.
+    pub shard: usize,
+    /// When it was established.
+    pub since: Millis,
+}
+
+/// What a valid hello is answered with.
+pub enum Admitted {
+    /// 200, and the session goes on under this peer and ticket.
+    Yes {
+        /// Peer in the section.
+        peer: usize,
+        /// Names the connection.
+        ticket: Ticket,
+    },
+    /// This status, then the end.
+    No(Status),
+}
+
+impl Section {
+    /// A section of the configuration, at its start.
+    pub fn new(index: usize, spec: &PeersSection, now: Millis, wall_ms: u64, seed: u64) -> Section {
+        let peer = |p: &crate::config::PeerSpec, local: bool, seed: u64| Peer {
+            name: p.name.clone(),
+            local,
+            address: p.address.clone().filter(|_| !p.disabled),
+            source: p.source.clone(),
+            shard: p.shard,
+            dynamic: false,
+            link: Link::new(local, seed),
+            ledger: None,
+            session: None,
+            waiting: None,
+            origin: None,
+            past: report::PastCounters::default(),
+        };
+        let mut peers = vec![peer(&spec.local, true, seed)];
+        let remotes = spec.remotes.iter().filter(|p| !p.disabled);
+        peers.extend(remotes.enumerate().map(|(i, p)| peer(p, false, seed ^ (i as u64 + 1))));
+        let brain = Brain::new(now, false, peers.len() - 1, spec.shards, seed);
+        Section {
+            index,
+            name: spec.name.clone(),
+            brain,
+            peers,
+            shards: spec.shards,
+            changed_ms: wall_ms,
+            handover: None,
+        }
+    }
+}
+
+impl Node {
+    /// Decides on a valid hello from `origin`.
+    pub(super) fn admit(
+        &mut self,
+        section: usize,
+        name: &[u8],
+        minor: u8,
+        origin: &Origin,
+        now: Millis,
+    ) -> Admitted {
+        let Some(peer) = self.find_or_add_peer(section, name, origin) else {
+            let (name, section) = (Printable::new(name), &self.sections[section].name);
+            self.log_limited(
+                Level::Warning,
+                &format!("Peer '{name}' from {origin} refused: not in peers section '{section}' (504)."),
+            );
+            return Admitted::No(Status::UnknownPeer);
+        };
+        let entry = &mut self.sections[section].peers[peer];
+        match entry.link.accept(minor, now) {
+            Admission::TryAgain => Admitted::No(Status::TryAgain),
+            Admission::Admit { ticket, .. } => {
+                entry.origin = Some(origin.clone());
+                if let Some(id) = entry.session {
+                    self.end_session(id);
+                }
+                Admitted::Yes { peer, ticket }
+            }
+        }
+    }
+
+    fn find_or_add_peer(&mut self, section: usize, name: &[u8], origin: &Origin) -> Option<usize> {
+        let max = (self.config.stickring.accept_peers_max as usize).min(DYNAMIC_PEERS_MAX);
+        let entry = &mut self.sections[section];
+        if let Some(at) = entry.peers.iter().position(|p| p.name.as_bytes() == name) {
+            return Some(at);
+        }
+        let allowed = self.config.stickring.accept_peers.iter().any(|from| match origin.ip() {
+            Some(ip) => from.contains(ip),
+            None => matches!(from, crate::config::AcceptFrom::Unix),
+        });
+        let name = std::str::from_utf8(name).ok().filter(|n| !n.is_empty() && n.len() <= 255)?;
+        if !allowed || name.chars().any(char::is_control) {
+            return None;
+        }
+        let mut peer = Peer {
+            name: name.to_string(),
+            local: false,
+            address: None,
+            source: None,
+            shard: 0,
+            dynamic: true,
+            link: Link::new(false, self.seed ^ self.next_session),
+            ledger: None,
+            session: None,
+            waiting: None,
+            origin: None,
+            past: report::PastCounters::default(),
+        };
+        if entry.peers.iter().filter(|p| p.dynamic).count() < max {
+            entry.peers.push(peer);
+            return Some(entry.peers.len() - 1);
+        }
+        // Full: one that is gone makes room. Its number stays, since sessions and tickets carry it.
+        let gone = entry.peers.iter_mut().enumerate().find(|(_, p)| {
+            p.dynamic && p.session.is_none() && p.waiting.is_none() && p.link.current().is_none()
+        });
+        let (at, slot) = gone?;
+        std::mem::swap(&mut slot.link, &mut peer.link);
+        *slot = peer;
+        Some(at)
+    }
+
+    /// A handshake is done: the session moves to its home, once its predecessor has left there.
+    pub(super) fn established(&mut self, section: usize, peer: usize, new: Established, now: Millis) {
+        let entry = &mut self.sections[section].peers[peer];
+        if !entry.link.counts(new.ticket) || self.stopping && !entry.local {
+            return;
+        }
+        if entry.session.is_some() {
+            entry.waiting = Some(Box::new(new));
+            return;
+        }
+        self.open(section, peer, new, now);
+    }
+
+    fn open(&mut self, section: usize, peer: usize, new: Established, now: Millis) {
+        let id = self.next_session;
+        self.next_session += 1;
+        let shard = self.quietest_shard();
+        let entry = &mut self.sections[section].peers[peer];
+        let socket = match new.fresh.into_fd() {
+            Ok(socket) => socket,
+            Err(_) => return entry.link.down(new.ticket, Down::Lost, now),
+        };
+        let shards = self.sections[section].shards;
+        let entry = &mut self.sections[section].peers[peer];
+        let filter = (shards > 1 && entry.shard > 0)
+            .then_some(KeyFilter { shard: entry.shard, shards });
+        let open = Open {
+            id,
+            section,
+            socket,
+            leftover: new.leftover,
+            params: SessionParams { local: entry.local, minor: new.minor, bufsize: self.config.bufsize },
+            ledger: entry.ledger.take().unwrap_or_default(),
+            filter,
+            teach: new.teach,
+        };
+        if self.shards.tell(shard, Control::Open(Box::new(open))).is_err() {
+            // A shard with a thousand commands waiting is in trouble; the peer will come again.
+            return entry.link.down(new.ticket, Down::Lost, now);
+        }
+        entry.session = Some(id);
+        let how = match (&entry.origin, &entry.address, new.accepted) {
+            (Some(origin), _, true) => format!("accepted from {origin}"),
+            (_, Some(address), false) => format!("connected to {address}"),
+            _ => "connected".to_string(),
+        };
+        let up = SessionUp { id, local: entry.local, accepted: new.accepted, shard: entry.shard };
+        let text = format!(
+            "Peer {}/{} is UP ({how}, protocol 2.{}).",
+            self.sections[section].name, self.sections[section].peers[peer].name, new.minor
+        );
+        self.sections[section].brain.session_up(up, now);
+        let info = SessionInfo { section, peer, ticket: new.ticket, shard, since: now };
+        self.sessions.insert(id, info);
+        self.log_limited(Level::Notice, &text);
+        self.run_section(section, now);
+    }
+
+    /// The shard with the fewest sessions.
+    fn quietest_shard(&self) -> usize {
+        let mut counts = vec![0usize; self.shards.len()];
+        self.sessions.values().for_each(|s| counts[s.shard] += 1);
+        (0..counts.len()).min_by_key(|&shard| counts[shard]).unwrap_or(0)
+    }
+
+    /// Ends a session; its end is reported later.
+    pub(super) fn end_session(&mut self, id: SessionId) {
+        if let Some(info) = self.sessions.get(&id) {
+            // A full channel belongs to a shard in trouble; the session then ends by its own silence.
+            let _ = self.shards.tell(info.shard, Control::Close(id));
+        }
+    }
+
+    /// Timers of sections, and what they decide.
+    pub(super) fn run_sections(&mut self, now: Millis) {
+        for section in 0..self.sections.len() {
+            let brain = &mut self.sections[section].brain;
+            if brain.poll_timeout().is_some_and(|at| at <= now) {
+                brain.handle_timeout(now);
+            }
+            self.run_section(section, now);
+        }
+    }
+
+    fn run_section(&mut self, section: usize, _now: Millis) {
+        while let Some(action) = self.sections[section].brain.poll_action() {
+            let name = self.sections[section].name.clone();
+            match action {
+                Action::Learn(id) => {
+                    let Some(info) = self.sessions.get(&id).copied() else { continue };
+                    let _ = self.shards.tell(info.shard, Control::Learn(id));
+                    let peer = &self.sections[section].peers[info.peer].name;
+                    let text = format!("Peers section {name}: learning from {peer}.");
+                    self.log_limited(Level::Notice, &text);
+                }
+                Action::LocalGivenUp => {}
+                Action::UpToDate { taught } => {
+                    self.up_to_date[section].store(true, Ordering::Relaxed);
+                    self.sections[section].changed_ms = self.clock.wall_ms();
+                    let how = if taught { "by a full lesson" } else { "nobody to learn from" };
+                    let text = format!("Peers section {name} is up to date ({how}).");
+                    self.log_limited(Level::Notice, &text);
+                }
+            }
+        }
+    }
+
+    /// The earliest moment at which something is due.
+    pub(super) fn next_deadline(&self) -> Option<Millis> {
+        let brains = self.sections.iter().filter_map(|s| s.brain.poll_timeout());
+        let links = self.sections.iter().flat_map(|s| &s.peers);
+        let dials = links.filter(|p| p.address.is_some()).filter_map(|p| p.link.poll_timeout());
+        if self.stopping {
+            return None;
+        }
+        brains.chain(dials).min()
+    }
+
+    /// Peers to dial now: (section, peer, dial).
+    pub(super) fn due_dials(&mut self, now: Millis) -> Vec<(usize, usize, Dial)> {
+        let mut due = Vec::new();
+        if self.stopping {
+            return due;
+        }
+        for (s, section) in self.sections.iter_mut().enumerate() {
+            for (p, peer) in section.peers.iter_mut().enumerate() {
+                if peer.address.is_some()
+                    && !peer.local
+                    && let Some(dial) = peer.link.poll_dial(now)
+                {
+                    due.push((s, p, dial));
+                }
+            }
+        }
+        due
+    }
+
+    /// News from a shard.
+    pub(super) fn handle_event(&mut self, event: ShardEvent, now: Millis) {
+        match event {
+            ShardEvent::Heard(id) => {
+                if let Some(info) = self.sessions.get(&id) {
+                    let peer = &mut self.sections[info.section].peers[info.peer];
+                    peer.link.heard(info.ticket, now);
+                }
+            }
+            ShardEvent::LessonEnd { id, finished, updates, duration_ms } => {
+                let Some((info, name)) = self.named(id) else { return };
+                let how = if finished { "finished" } else { "partial" };
+                let text = format!(
+                    "Lesson from {name} ended ({how}): {updates} entries learned in {}.",
+                    seconds(duration_ms)
+                );
+                self.totals.lessons_learned += 1;
+                self.log_limited(Level::Notice, &text);
+                self.sections[info.section].brain.lesson_end(id, finished, now);
+                self.run_section(info.section, now);
+            }
+            ShardEvent::Teaching(id) => {
+                let Some((_, name)) = self.named(id) else { return };
+                self.log_limited(Level::Notice, &format!("Teaching {name}: it asked for a lesson."));
+            }
+            ShardEvent::Taught { id, finished, entries, duration_ms } => {
+                let Some((_, name)) = self.named(id) else { return };
+                let how = if finished { "finished" } else { "partial" };
+                let text = format!(
+                    "Lesson to {name} confirmed ({how}): {entries} entries taught in {}.",
+                    seconds(duration_ms)
+                );
+                self.totals.lessons_taught += 1;
+                self.log_limited(Level::Notice, &text);
+            }
+            ShardEvent::Refused { id, name, refusal } => {
+                let Some((_, peer)) = self.named(id) else { return };
+                let text = format!(
+                    "Peer {peer}: updates for table '{}' are ignored: {refusal}.",
+                    Printable::new(&name)
+                );
+                self.totals.tables_refused += 1;
+                self.log_limited(Level::Warning, &text);
+            }
+            ShardEvent::Ended { id, ledger, counters, close, socket } => {
+                self.ended(id, ledger, &counters, close, &socket, now);
+            }
+            ShardEvent::OutOfMemory(text) => {
+                self.log_limited(Level::Alert, &format!("Updates are lost: {text}."));
+            }
+        }
+    }
+
+    /// A session is over: its peer's cursors come back, and the next session may begin.
+    fn ended(
+        &mut self,
+        id: SessionId,
+        ledger: Ledger,
+        counters: &crate::session::Counters,
+        close: Option<CloseReason>,
+        socket: &str,
+        now: Millis,
+    ) {
+        let Some((info, name)) = self.named(id) else { return };
+        self.sessions.remove(&id);
+        let section = &mut self.sections[info.section];
+        section.brain.session_down(id, now);
+        let peer = &mut section.peers[info.peer];
+        peer.session = None;
+        peer.ledger = Some(ledger);
+        peer.past.add(counters);
+        let replaced = !peer.link.counts(info.ticket);
+        let down = match &close {
+            Some(CloseReason::Silence) => Down::Silence,
+            Some(CloseReason::BadInput(error)) => {
+                peer.past.last_error = Some((self.clock.wall_ms(), error.to_string()));
+                Down::BadInput
+            }
+            Some(CloseReason::HandedOver) => Down::Ours,
+            None => Down::Lost,
+        };
+        peer.link.down(info.ticket, down, now);
+        let why = match close {
+            Some(reason) => reason.to_string(),
+            None if replaced => "replaced by a newer connection".to_string(),
+            None => socket.to_string(),
+        };
+        let waiting = peer.waiting.take();
+        let level = if replaced { Level::Notice } else { Level::Warning };
+        self.log_limited(level, &format!("Peer {name} is DOWN ({why})."));
+        if let Some(new) = waiting {
+            self.established(info.section, info.peer, *new, now);
+        }
+        self.run_section(info.section, now);
+        self.poke.notify_one();
+    }
+
+    /// A session's place and its peer's full name.
+    pub(super) fn named(&self, id: SessionId) -> Option<(SessionInfo, String)> {
+        let info = *self.sessions.get(&id)?;
+        let section = &self.sections[info.section];
+        Some((info, format!("{}/{}", section.name, section.peers[info.peer].name)))
+    }
+
+    /// Logs at a limited rate, so that a storm of connections is not a storm of lines.
+    pub(super) fn log_limited(&mut self, level: Level, text: &str) {
+        self.log.limited(self.clock.now(), level, text);
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03}s", ms / 1000, ms % 1000)
+}
