@@ -95,6 +95,7 @@ pub const TRIM_EVERY_MS: u64 = 100;
 const _: () = assert!(CHUNK_BYTES > MESSAGE_SENT_MAX && READ_CHUNK / 2 > BUFSIZE_DEFAULT);
 /// Messages and commands a shard takes in one tick before it looks at its sockets again.
 pub const TICK_MESSAGES: usize = 256;
+
 /// Slices of a large table: enough to spread over 64 cores, and one's growth stays short.
 pub const PARTITIONS: u32 = 64;
 /// A table of at most this many entries is not cut into partitions.

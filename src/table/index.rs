@@ -318,7 +318,7 @@ impl Index {
     }
 
     /// Entries of all partitions.
-    pub fn len(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.runs.iter().map(|r| r.len).sum()
     }
 
@@ -375,7 +375,7 @@ mod tests {
             assert!(index.remove(42, slot));
             assert!(!index.remove(42, slot));
         }
-        assert_eq!(index.len(), 0);
+        assert_eq!(index.entries(), 0);
         let run = index.runs[0];
         for b in 0..run.buckets {
             assert_eq!(overflow(index.region.line(run.start + b)), 0);
@@ -392,7 +392,7 @@ mod tests {
             let mut index = Index::new(partitions, 1000).unwrap();
             let mut rows = Hashes(HashMap::new());
             // Hashes that collide often, in home and in tag, in all partitions.
-            let hash = |k: u64| (k % 64) << 58 | (k % 3) << 40 | k % 40;
+            let hash = |k: u64| ((k % 64) << 58) | ((k % 3) << 40) | (k % 40);
             for (insert, key) in ops {
                 let slot = key as u32;
                 if insert && !rows.0.contains_key(&slot) {
@@ -403,7 +403,7 @@ mod tests {
                     prop_assert_eq!(index.remove(hash(key), slot), there);
                 }
             }
-            prop_assert_eq!(index.len(), rows.0.len());
+            prop_assert_eq!(index.entries(), rows.0.len());
             for key in 0..400u64 {
                 let slot = key as u32;
                 let expected = rows.0.contains_key(&slot).then_some(slot);

@@ -1,5 +1,8 @@
 //! The data: tables, partitions, rows.
 
+pub mod blobs;
+pub mod changes;
+pub mod expiry;
 pub mod index;
 pub mod key;
 pub mod memory;
@@ -9,3 +12,4 @@ pub mod schema;
 pub mod spec;
 #[cfg(test)]
 mod testing;
+pub mod texts;
