@@ -96,6 +96,8 @@ const _: () = assert!(CHUNK_BYTES > MESSAGE_SENT_MAX && READ_CHUNK / 2 > BUFSIZE
 /// Messages and commands a shard takes in one tick before it looks at its sockets again.
 pub const TICK_MESSAGES: usize = 256;
 
+/// Longest name of a table that is made from a peer's definition: one line of `show table`.
+pub const TABLE_NAME_MAX: usize = 255;
 /// Slices of a large table: enough to spread over 64 cores, and one's growth stays short.
 pub const PARTITIONS: u32 = 64;
 /// A table of at most this many entries is not cut into partitions.
