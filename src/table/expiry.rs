@@ -53,8 +53,8 @@ impl Deadlines {
     }
 
     /// The block's moment.
-    #[inline]
-    pub fn of(&self, block: usize) -> u64 {
+    #[cfg(test)]
+    fn of(&self, block: usize) -> u64 {
         self.levels[0][block]
     }
 

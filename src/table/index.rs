@@ -318,6 +318,7 @@ impl Index {
     }
 
     /// Entries of all partitions.
+    #[cfg(test)]
     pub fn entries(&self) -> usize {
         self.runs.iter().map(|r| r.len).sum()
     }
