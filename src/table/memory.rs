@@ -1,0 +1,365 @@
+//! Raw memory of a table part: a region reserved once, whose pages appear as they are touched.
+//!
+//! What it is: [`Region`], a run of 64-byte lines that never moves and holds no pointers, so that a copy
+//! of it (a snapshot, a hand-over to another process) is the table itself. It owns one mapping and its
+//! memfd. Only the row, blob and index stores of `table/` use it. Rule: all bytes are reached through
+//! bounds-checked slices; the `unsafe` here is the mapping itself and prefetching.
+//!
+//! Where memfd is refused the memory is anonymous; under Miri it is a vector. Huge pages are asked for
+//! once a region is large enough not to waste one (design.md section 6).
+
+use std::fmt;
+use thiserror::Error;
+
+/// Bytes of a line: what the processor fetches at once, and the unit of alignment.
+pub const LINE: usize = 64;
+/// Size of a huge page on the machines we run on.
+const HUGE: usize = 2 * 1024 * 1024;
+
+/// One cache line of a region.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Line(pub [u8; LINE]);
+
+/// Memory that could not be had.
+///
+/// *Effect:* the table is not created, or the insert that needed it evicts or is refused and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MemoryError {
+    /// The address space for a table of this size was refused.
+    #[error("cannot reserve {bytes} bytes of address space for {name}: {errno}")]
+    Reserve {
+        /// What it was for.
+        name: &'static str,
+        /// How much was asked for.
+        bytes: usize,
+        /// Why not.
+        errno: rustix::io::Errno,
+    },
+    /// The region is full: more rows than its table was declared to hold.
+    #[error("{name} is full at {bytes} bytes")]
+    Full {
+        /// What it was for.
+        name: &'static str,
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+/// Where a region's pages come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// A memfd, which another process can be given.
+    Memfd,
+    /// Private anonymous memory: memfd was refused.
+    Anonymous,
+    /// A vector (Miri).
+    Heap,
+}
+
+/// See the module's head.
+pub struct Region {
+    name: &'static str,
+    /// Bytes that may be used now; a multiple of a line.
+    len: usize,
+    /// Bytes reserved; `len` never exceeds it.
+    max: usize,
+    store: store::Store,
+}
+
+// Only what the slices below need differs between the two stores: `base` is aligned to a line and
+// valid for `len` bytes, all of them initialised (fresh pages are zero).
+impl Region {
+    /// Reserves address space for `max_bytes` (rounded up to whole lines). Nothing is committed yet.
+    pub fn reserve(name: &'static str, max_bytes: usize) -> Result<Region, MemoryError> {
+        let refused = |errno| MemoryError::Reserve { name, bytes: max_bytes, errno };
+        let max = max_bytes.max(LINE).checked_next_multiple_of(HUGE);
+        let max = max.filter(|&m| m <= isize::MAX as usize);
+        let max = max.ok_or(refused(rustix::io::Errno::NOMEM))?;
+        let store = store::Store::reserve(name, max).map_err(refused)?;
+        Ok(Region { name, len: 0, max, store })
+    }
+
+    /// Makes `len` bytes usable; new ones are zero. Never moves or shrinks anything.
+    pub fn grow_to(&mut self, len: usize) -> Result<(), MemoryError> {
+        let Some(len) = len.checked_next_multiple_of(LINE).filter(|&l| l <= self.max) else {
+            return Err(MemoryError::Full { name: self.name, bytes: self.max });
+        };
+        if len > self.len {
+            self.store.commit(self.len, len);
+            self.len = len;
+        }
+        Ok(())
+    }
+
+    /// Gives the memory of a range back; its bytes read as zero afterwards. Parts of pages at both
+    /// ends are cleared by hand.
+    pub fn release(&mut self, range: std::ops::Range<usize>) {
+        let range = range.start..range.end.min(self.len);
+        if range.is_empty() {
+            return;
+        }
+        const PAGE: usize = 4096;
+        let first = range.start.next_multiple_of(PAGE);
+        let last = range.end / PAGE * PAGE;
+        if first < last && self.store.discard(first..last) {
+            self.bytes_mut()[range.start..first].fill(0);
+            self.bytes_mut()[last..range.end].fill(0);
+        } else {
+            self.bytes_mut()[range].fill(0);
+        }
+    }
+
+    /// Bytes in use.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True before the first [`Region::grow_to`].
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes reserved.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Where the pages come from.
+    pub fn backing(&self) -> Backing {
+        self.store.backing()
+    }
+
+    /// Everything usable.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: `base` is valid for reads of `len <= max` initialised bytes while `self` lives: the
+        // store is never unmapped or moved before drop (the heap store re-reads its pointer), and
+        // writes need `&mut self`. Nobody else maps the memfd while this process uses it.
+        unsafe { std::slice::from_raw_parts(self.store.base(), self.len) }
+    }
+
+    /// Everything usable, for writing.
+    #[inline(always)]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and `&mut self` makes the borrow unique.
+        unsafe { std::slice::from_raw_parts_mut(self.store.base_mut(), self.len) }
+    }
+
+    /// Line number `i`. Panics beyond [`Region::len`], as a slice does.
+    #[inline(always)]
+    pub fn line(&self, i: usize) -> &Line {
+        assert!(i < self.len / LINE);
+        // SAFETY: in bounds by the assertion; `base` is aligned to a line (pages, or a vector of
+        // lines), and any 64 bytes are a valid `Line`.
+        unsafe { &*self.store.base().cast::<Line>().add(i) }
+    }
+
+    /// Line number `i`, for writing.
+    #[inline(always)]
+    pub fn line_mut(&mut self, i: usize) -> &mut Line {
+        assert!(i < self.len / LINE);
+        // SAFETY: as in `line`, and `&mut self` makes the borrow unique.
+        unsafe { &mut *self.store.base_mut().cast::<Line>().add(i) }
+    }
+
+    /// Asks the processor to fetch the line at `offset`; harmless wherever it points.
+    #[inline(always)]
+    pub fn prefetch(&self, offset: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = self.store.base().wrapping_add(offset);
+            // SAFETY: prefetching is a hint; it never faults, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = offset;
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("name", &self.name)
+            .field("len", &self.len)
+            .field("max", &self.max)
+            .field("backing", &self.backing())
+            .finish()
+    }
+}
+
+#[cfg(not(miri))]
+mod store {
+    use super::{Backing, HUGE};
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::io::Errno;
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+    use std::ops::Range;
+    use std::os::fd::OwnedFd;
+    use std::ptr::{self, NonNull};
+
+    /// A mapping of `max` bytes.
+    pub struct Store {
+        base: NonNull<u8>,
+        max: usize,
+        file: Option<OwnedFd>,
+        advised: usize,
+    }
+
+    // SAFETY: the mapping belongs to this value alone, like a `Vec`'s buffer; nothing in it is tied to
+    // a thread, and shared access is only through `&self` reads.
+    unsafe impl Send for Store {}
+    // SAFETY: as above; `&Store` allows nothing but reading.
+    unsafe impl Sync for Store {}
+
+    impl Store {
+        pub fn reserve(name: &str, max: usize) -> Result<Store, Errno> {
+            let file = memfd_create(name, MemfdFlags::CLOEXEC).ok();
+            let file = file.filter(|f| ftruncate(f, max as u64).is_ok());
+            let prot = ProtFlags::READ | ProtFlags::WRITE;
+            let mapped = file.as_ref().map(|f| {
+                // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing. The
+                // file is `max` bytes long and never truncated, so no access faults.
+                unsafe {
+                    mmap(ptr::null_mut(), max, prot, MapFlags::SHARED | MapFlags::NORESERVE, f, 0)
+                }
+            });
+            let (base, file) = match mapped {
+                Some(Ok(base)) => (base, file),
+                // SAFETY: as above; private memory needs no file.
+                _ => unsafe {
+                    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+                    (mmap_anonymous(ptr::null_mut(), max, prot, flags)?, None)
+                },
+            };
+            let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
+            Ok(Store { base, max, file, advised: 0 })
+        }
+
+        /// Called when `old..new` becomes usable: asks for huge pages where whole ones fit. A region
+        /// below two of them stays in small pages, so that many small tables stay small.
+        pub fn commit(&mut self, _old: usize, new: usize) {
+            let end = new / HUGE * HUGE;
+            if new >= 2 * HUGE && end > self.advised {
+                // SAFETY: the range lies within the mapping; the advice changes no contents.
+                let _ = unsafe {
+                    let at = self.base.as_ptr().add(self.advised);
+                    madvise(at.cast(), end - self.advised, Advice::LinuxHugepage)
+                };
+                self.advised = end;
+            }
+        }
+
+        /// Drops whole pages; false when the kernel refused and the caller must clear them.
+        pub fn discard(&mut self, range: Range<usize>) -> bool {
+            debug_assert!(range.end <= self.max);
+            let advice =
+                if self.file.is_some() { Advice::LinuxRemove } else { Advice::LinuxDontNeed };
+            // SAFETY: the range lies within the mapping and is page aligned; `&mut self` means nobody
+            // holds a reference into it. The pages read as zero afterwards.
+            unsafe {
+                let at = self.base.as_ptr().add(range.start);
+                madvise(at.cast(), range.len(), advice).is_ok()
+            }
+        }
+
+        pub fn backing(&self) -> Backing {
+            if self.file.is_some() { Backing::Memfd } else { Backing::Anonymous }
+        }
+
+        #[inline(always)]
+        pub fn base(&self) -> *const u8 {
+            self.base.as_ptr()
+        }
+
+        #[inline(always)]
+        pub fn base_mut(&mut self) -> *mut u8 {
+            self.base.as_ptr()
+        }
+    }
+
+    impl Drop for Store {
+        fn drop(&mut self) {
+            // SAFETY: the mapping was made by `reserve` with this length, and references into it
+            // cannot outlive `self`.
+            let _ = unsafe { munmap(self.base.as_ptr().cast(), self.max) };
+        }
+    }
+}
+
+#[cfg(miri)]
+mod store {
+    use super::{Backing, LINE, Line};
+    use rustix::io::Errno;
+    use std::ops::Range;
+
+    /// Lines of a vector: what Miri can check.
+    pub struct Store(Vec<Line>);
+
+    impl Store {
+        pub fn reserve(_name: &str, _max: usize) -> Result<Store, Errno> {
+            Ok(Store(Vec::new()))
+        }
+
+        pub fn commit(&mut self, _old: usize, new: usize) {
+            self.0.resize(new / LINE, Line([0; LINE]));
+        }
+
+        pub fn discard(&mut self, _range: Range<usize>) -> bool {
+            false
+        }
+
+        pub fn backing(&self) -> Backing {
+            Backing::Heap
+        }
+
+        pub fn base(&self) -> *const u8 {
+            self.0.as_ptr().cast()
+        }
+
+        pub fn base_mut(&mut self) -> *mut u8 {
+            self.0.as_mut_ptr().cast()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_appear_on_touch_and_go_when_released() {
+        let mut r = Region::reserve("test", 64 << 30).expect("address space");
+        assert_eq!(r.bytes(), &[] as &[u8]);
+        r.grow_to(100_000).unwrap();
+        assert_eq!(r.len() % LINE, 0);
+        assert!(r.bytes().iter().all(|&b| b == 0));
+        r.bytes_mut().fill(7);
+        r.release(100..50_000);
+        assert!(r.bytes()[..100].iter().all(|&b| b == 7));
+        assert!(r.bytes()[100..50_000].iter().all(|&b| b == 0));
+        assert!(r.bytes()[50_000..].iter().all(|&b| b == 7));
+        r.line_mut(3).0[5] = 9;
+        assert_eq!(r.bytes()[3 * LINE + 5], 9);
+        assert_eq!(r.line(3).0[5], 9);
+        r.prefetch(0);
+    }
+
+    #[test]
+    fn growing_beyond_the_reservation_is_an_error() {
+        let mut r = Region::reserve("test", 1).unwrap();
+        assert_eq!(r.grow_to(r.max()), Ok(()));
+        let max = r.max();
+        assert_eq!(r.grow_to(max + 1), Err(MemoryError::Full { name: "test", bytes: max }));
+        assert_eq!(r.grow_to(usize::MAX), Err(MemoryError::Full { name: "test", bytes: max }));
+    }
+
+    #[test]
+    #[cfg(not(miri))]
+    fn absurd_reservations_are_refused_not_aborted() {
+        assert!(matches!(Region::reserve("t", usize::MAX), Err(MemoryError::Reserve { .. })));
+        assert!(matches!(Region::reserve("t", 1 << 60), Err(MemoryError::Reserve { .. })));
+    }
+}
