@@ -310,13 +310,11 @@ impl<L: Layout> Session<L> {
 
     /// CONFIRM: the lesson we taught has arrived. Unsolicited ones change nothing.
     fn confirmed(&mut self, now: Millis) {
-        let Teach::Ended { since, entries, finished, tails } = std::mem::take(&mut self.teach)
-        else {
-            return;
-        };
-        for (table, source, end) in tails {
+        let Teach::Ended { since, entries, finished, ref tails } = self.teach else { return };
+        for &(table, source, end) in tails {
             self.ledger.confirm(table, source, end);
         }
+        self.teach = Teach::None;
         self.event(Event::Taught { finished, entries, duration_ms: now.since(since) });
         if self.params.local {
             self.close(CloseReason::HandedOver);

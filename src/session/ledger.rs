@@ -143,10 +143,18 @@ pub enum AckResult {
     Garbage,
 }
 
+/// One table's batches in order.
+#[derive(Debug, Default)]
+struct InFlight {
+    queue: VecDeque<Sent>,
+    /// Last id acked in this session.
+    acked: Option<u32>,
+}
+
 /// Batches of one session that are sent and not acked, by table.
 #[derive(Debug, Default)]
 pub struct Flight {
-    tables: Vec<VecDeque<Sent>>,
+    tables: Vec<InFlight>,
     batches: usize,
     bytes: usize,
 }
@@ -156,9 +164,9 @@ impl Flight {
     pub fn sent(&mut self, batch: &ChangeBatch, ledger: &mut Ledger) {
         ledger.cursors(batch.table).pushed_uid = batch.last_uid;
         if self.tables.len() <= batch.table {
-            self.tables.resize_with(batch.table + 1, VecDeque::new);
+            self.tables.resize_with(batch.table + 1, InFlight::default);
         }
-        self.tables[batch.table].push_back(Sent {
+        self.tables[batch.table].queue.push_back(Sent {
             first_uid: batch.first_uid,
             last_uid: batch.last_uid,
             ends: vec![(batch.source, batch.end)],
@@ -172,7 +180,7 @@ impl Flight {
     /// The log moved on without anything to send, as when all changed rows have expired: confirmed
     /// together with what was sent before.
     pub fn skipped(&mut self, batch: &ChangeBatch, ledger: &mut Ledger) {
-        let last = self.tables.get_mut(batch.table).and_then(VecDeque::back_mut);
+        let last = self.tables.get_mut(batch.table).and_then(|t| t.queue.back_mut());
         let Some(last) = last else {
             return ledger.confirm(batch.table, batch.source, batch.end);
         };
@@ -185,7 +193,7 @@ impl Flight {
     /// Keeps the bounds by forgetting detail about the table's oldest batches: an ack inside them
     /// then moves nothing, an ack behind them still does.
     fn bound(&mut self, table: usize) {
-        let queue = &mut self.tables[table];
+        let queue = &mut self.tables[table].queue;
         if self.bytes > FLIGHT_BYTES_MAX {
             for sent in queue.iter_mut() {
                 if self.bytes <= FLIGHT_BYTES_MAX / 2 {
@@ -212,9 +220,11 @@ impl Flight {
 
     /// The peer acked `uid` of `table`.
     pub fn acked(&mut self, table: usize, uid: u32, ledger: &mut Ledger) -> AckResult {
-        let Some(queue) = self.tables.get_mut(table) else { return AckResult::Garbage };
+        let Some(InFlight { queue, acked }) = self.tables.get_mut(table) else {
+            return AckResult::Garbage;
+        };
         let Some(at) = queue.iter().position(|s| s.last_uid == uid || s.holds(uid)) else {
-            let known = ledger.acked_uid(table) == uid || queue.iter().any(|s| s.spans(uid));
+            let known = *acked == Some(uid) || queue.iter().any(|s| s.spans(uid));
             return if known { AckResult::Same } else { AckResult::Garbage };
         };
         // An ack inside a batch confirms what was before it; the batch waits for its own end.
@@ -226,6 +236,7 @@ impl Flight {
                 ledger.confirm(table, source, end);
             }
         }
+        *acked = Some(uid);
         ledger.cursors(table).acked_uid = uid;
         AckResult::Moved
     }

@@ -1,0 +1,16 @@
+//! Sessions, links and sections in virtual time, without sockets: alone against bytes ([`solo`]), and as
+//! whole nodes wired back to back over pipes that can be cut anywhere ([`world`]).
+
+mod acks;
+mod input;
+mod lessons;
+mod model;
+mod mutate;
+mod nodes;
+mod replay;
+mod section;
+mod seeds;
+mod solo;
+mod split;
+mod timers;
+mod world;
