@@ -226,7 +226,7 @@ fn log_positions_without_updates_are_confirmed_with_what_was_before() {
 
 #[test]
 fn unacked_batches_are_bounded_and_a_late_ack_still_counts() {
-    use stickring::limits::{FLIGHT_BATCHES_MAX, FLIGHT_BYTES_MAX};
+    use stickring::limits::FLIGHT_BATCHES_MAX;
     let mut s = Solo::new();
     let n = FLIGHT_BATCHES_MAX as u32 * 3;
     for i in 0..n {
@@ -247,7 +247,6 @@ fn unacked_batches_are_bounded_and_a_late_ack_still_counts() {
         s.changes(batch(1, 0, &uids, u64::from(n) + i));
         s.sent.clear();
     }
-    assert!(4000 * 11 * 100 > 2 * FLIGHT_BYTES_MAX);
     s.feed(&ack(4, 4000));
     assert_eq!(s.session.ledger().confirmed(3, 0), u64::from(n), "the oldest batch with that id");
 }
