@@ -35,6 +35,7 @@ pub mod engine;
 pub mod limits;
 pub mod resync;
 pub mod session;
+pub mod shard;
 pub mod table;
 pub mod time;
 pub mod wire;

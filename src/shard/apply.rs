@@ -2,11 +2,11 @@
 
 use super::message::{Batch, ConnKey, Item, Run};
 use super::registry::{Layout, Registry};
-use super::{PartsError, Parts};
+use super::{Parts, PartsError};
+use crate::Millis;
 use crate::session::{Received, Refusal, Sink, Tables};
 use crate::table::RemoteUpdate;
 use crate::wire::Definition;
-use crate::Millis;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ impl Tables for SectionTables<'_> {
 pub struct Router {
     batches: Vec<Option<Box<Batch>>>,
     /// Emptied batches, to be filled again.
+    #[expect(clippy::vec_box, reason = "they travel between shards as boxes")]
     spare: Vec<Box<Batch>>,
 }
 

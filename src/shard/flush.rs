@@ -209,7 +209,11 @@ impl Flush {
                 Ok(()) => encoded.count(uid),
                 Err(_) => skipped += 1,
             }
-            if out.len() >= CHUNK_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if out.len() >= CHUNK_BYTES {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         match next {
             Ok(next) => encoded.end = next.max(stopped),
@@ -251,7 +255,11 @@ impl Flush {
                     Err(_) => skipped += 1,
                 }
             }
-            if out.len() >= CHUNK_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if out.len() >= CHUNK_BYTES {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         self.skipped += skipped;
         // None of these moves the peer's confirmed position: after the scan, the newest change is sent

@@ -372,18 +372,20 @@ impl Shard {
             Err(error) => {
                 let (ledger, counters) = (open.ledger, Box::default());
                 let socket = format!("socket: {error}");
-                self.event(ShardEvent::Ended { id: open.id, ledger, counters, close: None, socket });
+                self.event(ShardEvent::Ended {
+                    id: open.id,
+                    ledger,
+                    counters,
+                    close: None,
+                    socket,
+                });
                 return;
             }
         };
         self.generation = self.generation.wrapping_add(1);
         let entry = self.conns.vacant_entry();
         let slot = entry.key();
-        let key = ConnKey {
-            shard: self.id as u16,
-            slot: slot as u32,
-            generation: self.generation,
-        };
+        let key = ConnKey { shard: self.id as u16, slot: slot as u32, generation: self.generation };
         let mut session = Session::new(open.params, open.ledger, now);
         if open.teach {
             session.handle_teach(now);

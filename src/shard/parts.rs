@@ -101,7 +101,8 @@ impl Parts {
     /// Ends a tick: publishes the sizes of touched tables and evicts what is over the limit together
     /// with the other shards. `all`: look at untouched tables too. True when more is left.
     pub fn settle(&mut self, now: Millis, all: bool) -> bool {
-        let ids = if all { (0..self.parts.len()).collect() } else { std::mem::take(&mut self.touched) };
+        let ids =
+            if all { (0..self.parts.len()).collect() } else { std::mem::take(&mut self.touched) };
         self.touched.clear();
         let mut more = false;
         for id in ids {

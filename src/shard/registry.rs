@@ -3,7 +3,9 @@
 
 use crate::limits::AUTO_TABLES_MAX;
 use crate::session::Refusal;
-use crate::table::{KeyHasher, Mismatch, Place, RemoteLayout, TableSpec, definition_of, spec_from_definition};
+use crate::table::{
+    KeyHasher, Mismatch, Place, RemoteLayout, TableSpec, definition_of, spec_from_definition,
+};
 use crate::wire::message::encode_define;
 use crate::wire::{Definition, KeyShape, Step};
 use bytes::Bytes;
@@ -79,6 +81,8 @@ pub struct Registry {
     pub hasher: KeyHasher,
     shards: u32,
     auto_size: Option<u64>,
+    /// Of the sections.
+    names: Vec<String>,
     inner: RwLock<Inner>,
 }
 
@@ -90,11 +94,11 @@ struct Inner {
 }
 
 impl Registry {
-    /// An empty registry for `sections` sections. With `auto_size`, unknown tables are created from
+    /// An empty registry for the sections of these names. With `auto_size`, unknown tables are created from
     /// definitions, for that many entries each.
-    pub fn new(hasher: KeyHasher, shards: u32, sections: usize, auto_size: Option<u64>) -> Self {
-        let inner = Inner { sections: vec![Vec::new(); sections], ..Inner::default() };
-        Registry { hasher, shards, auto_size, inner: RwLock::new(inner) }
+    pub fn new(hasher: KeyHasher, shards: u32, names: Vec<String>, auto_size: Option<u64>) -> Self {
+        let inner = Inner { sections: vec![Vec::new(); names.len()], ..Inner::default() };
+        Registry { hasher, shards, auto_size, names, inner: RwLock::new(inner) }
     }
 
     /// Adds a declared table. `section`: the peers section and the table's index in it.
@@ -171,7 +175,7 @@ impl Registry {
         let remote = RemoteLayout::new(definition, &table.spec).map_err(refusal)?;
         let target = table.spec.write_to.as_deref().and_then(|name| self.by_name(name));
         let write_to = target.and_then(|target| {
-            let layout = RemoteLayout::write_to(definition, &table.spec, &target.spec)?;
+            let layout = RemoteLayout::write_to(definition, &table.spec, &target.spec).ok()?;
             Some((target, layout))
         });
         Ok(Layout { table, remote, write_to })
@@ -184,7 +188,7 @@ impl Registry {
 
     fn learn(&self, section: usize, definition: &Definition) -> Result<Arc<Table>, Refusal> {
         let size = self.auto_size.ok_or(Refusal::Unknown)?;
-        let mut spec = spec_from_definition(definition, size)
+        let mut spec = spec_from_definition(definition, &self.names[section], size)
             .map_err(|error| Refusal::Mismatch(error.to_string()))?;
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let known = inner.sections[section].iter().find(|t| t.spec.wire_name == spec.wire_name);
