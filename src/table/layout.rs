@@ -105,13 +105,17 @@ impl RemoteLayout {
 
     /// The layout for writing updates of `source` into its `write-to` table as well (protocol.md 7.3):
     /// only values that mean the same anywhere are copied: `server_id`, `gpt0`, `server_key`, `gpt`.
-    /// `None` when the keys of the two tables differ, or the definition fits neither.
-    pub fn write_to(def: &Definition, source: &TableSpec, target: &TableSpec) -> Option<Self> {
-        let fits = check_key(def, source).and(check_key(def, target)).and(check_tail(def));
-        let schema = fits.and_then(|()| Ok(Schema::new(target)?)).ok()?;
+    pub fn write_to(
+        def: &Definition,
+        source: &TableSpec,
+        target: &TableSpec,
+    ) -> Result<Self, Mismatch> {
+        check_key(def, source)?;
+        check_key(def, target)?;
+        check_tail(def)?;
         const AS_IS: [DataType; 4] =
             [DataType::SERVER_ID, DataType::GPT0, DataType::SERVER_KEY, DataType::GPT];
-        Some(Self::map(def, &schema, |t| AS_IS.contains(&t)))
+        Ok(Self::map(def, &Schema::new(target)?, |t| AS_IS.contains(&t)))
     }
 
     fn map(def: &Definition, schema: &Schema, stored: impl Fn(DataType) -> bool) -> Self {
@@ -207,12 +211,14 @@ pub fn definition_of(spec: &TableSpec, id: i32) -> Definition {
     }
 }
 
-/// A table made from the first definition a peer sends, for at most `size` entries. Its local name is
-/// the one on the wire, so that `/t` of a peers section does not meet a proxy's `t`; prefixed with the
-/// section's name it becomes what HAProxy calls it. Types we do not know are left out; a definition
-/// without its tail gives a table that does not expire.
-pub fn spec_from_definition(def: &Definition, size: u64) -> Result<TableSpec, BadDefinition> {
-    let name = usable_name(&def.name).ok_or(BadDefinition::Name)?;
+/// A table made from the first definition a peer of `section` sends, for at most `size` entries. Types
+/// we do not know are left out; a definition without its tail gives a table that does not expire.
+pub fn spec_from_definition(
+    def: &Definition,
+    section: &str,
+    size: u64,
+) -> Result<TableSpec, BadDefinition> {
+    let (name, wire_name) = names(&def.name, section)?;
     check_tail(def)?;
     let key_type = KeyType::from_wire(def.key_type).ok_or(BadDefinition::KeyType(def.key_type))?;
     let mut columns = Vec::new();
@@ -228,8 +234,8 @@ pub fn spec_from_definition(def: &Definition, size: u64) -> Result<TableSpec, Ba
         _ => 0,
     };
     let spec = TableSpec {
-        name: name.clone(),
-        wire_name: name,
+        name,
+        wire_name,
         key_type,
         key_len: def.key_len,
         size,
@@ -245,11 +251,16 @@ pub fn spec_from_definition(def: &Definition, size: u64) -> Result<TableSpec, Ba
     Ok(spec)
 }
 
-/// The name of a learned table, if it can be typed and printed in one word.
-fn usable_name(wire: &[u8]) -> Option<String> {
+/// Local and wire name of a learned table: `/t` is table `t` of the peers section.
+fn names(wire: &[u8], section: &str) -> Result<(String, String), BadDefinition> {
     let printable = wire.iter().all(|b| (0x21..=0x7e).contains(b));
-    let fits = printable && (1..=TABLE_NAME_MAX).contains(&wire.len()) && wire != b"/";
-    String::from_utf8(wire.to_vec()).ok().filter(|_| fits)
+    let wire = std::str::from_utf8(wire).ok().filter(|w| printable && w.len() <= TABLE_NAME_MAX);
+    let wire = wire.filter(|w| !w.is_empty() && *w != "/").ok_or(BadDefinition::Name)?;
+    let name = match wire.strip_prefix('/') {
+        Some(table) => format!("{section}/{table}"),
+        None => wire.to_owned(),
+    };
+    Ok((name, wire.to_owned()))
 }
 
 #[cfg(test)]
@@ -320,7 +331,7 @@ mod tests {
         assert_eq!(kept, [true, true, false, true, true]);
         assert!(layout.stores_server_key());
         let other = spec(KeyType::Ipv6, 16, all);
-        assert!(RemoteLayout::write_to(&def(&source), &source, &other).is_none());
+        assert!(RemoteLayout::write_to(&def(&source), &source, &other).is_err());
     }
 
     #[test]
@@ -346,13 +357,13 @@ mod tests {
     #[test]
     fn tables_are_learned_from_definitions() {
         let mut t = spec(KeyType::String, 33, "gpt(3),gpc_rate(2,10000),server_key");
-        (t.name, t.wire_name) = ("/x".to_owned(), "/x".to_owned());
+        (t.name, t.wire_name) = ("sec/x".to_owned(), "/x".to_owned());
         t.size = 77;
-        assert_eq!(spec_from_definition(&def(&t), 77), Ok(t.clone()));
+        assert_eq!(spec_from_definition(&def(&t), "sec", 77), Ok(t.clone()));
         let mut d = def(&t);
         d.data_types |= 1 << 40;
-        assert_eq!(spec_from_definition(&d, 77), Ok(t.clone()), "unknown types left out");
-        let learn = |d: &Definition| spec_from_definition(d, 77).unwrap_err();
+        assert_eq!(spec_from_definition(&d, "sec", 77), Ok(t.clone()), "unknown types left out");
+        let learn = |d: &Definition| spec_from_definition(d, "sec", 77).unwrap_err();
         for name in [&b"/"[..], b"a b", b"\xff", b"a\nb", &[b'x'; TABLE_NAME_MAX + 1]] {
             d.name = name.to_vec();
             assert_eq!(learn(&d), BadDefinition::Name);
