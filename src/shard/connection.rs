@@ -2,8 +2,9 @@
 //! the tick.
 //!
 //! The reader gives each buffer it has filled to the tick and reads on when it gets one back: not
-//! giving it back is how a session is held up (TCP then holds up the peer). The writer writes what the
-//! tick has queued, several buffers a `writev`. Neither is ever cancelled: [`ConnIo::close`] ends both.
+//! giving it back is how a session is held up (TCP then holds up the peer). The writer writes what
+//! the tick has queued, several buffers a `writev`. Neither is ever cancelled: [`ConnIo::close`]
+//! ends both.
 
 use super::message::CreditKind;
 use crate::engine::{Doorbell, Stream};

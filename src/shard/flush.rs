@@ -1,5 +1,5 @@
-//! Local changes on their way out: each owner encodes what changed, once for all peers that stand at
-//! the same place, and sends it to the homes of their sessions.
+//! Local changes on their way out: each owner encodes what changed, once for all peers that stand
+//! at the same place, and sends it to the homes of their sessions.
 
 use super::message::{ConnKey, KeyFilter, Message, Subscribe};
 use super::parts::Parts;
@@ -66,7 +66,8 @@ pub struct Flush {
     pub skipped: u64,
 }
 
-/// A part of the 128 dictionary ids for each shard, so that their encoders never clash in one session.
+/// A part of the 128 dictionary ids for each shard, so that their encoders never clash in one
+/// session.
 pub fn own_dictionary(shard: usize, shards: usize) -> TxDictionary {
     let share = (DICTIONARY_SLOTS / shards).max(1);
     let first = (shard * share) % DICTIONARY_SLOTS + 1;
@@ -228,8 +229,8 @@ impl Flush {
         Some(encoded)
     }
 
-    /// A peer that was away for longer than the log goes back is sent the whole table, with remaining
-    /// lifetimes.
+    /// A peer that was away for longer than the log goes back is sent the whole table, with
+    /// remaining lifetimes.
     fn catch_up(
         &mut self,
         subscriber: &mut Subscriber,
@@ -262,8 +263,8 @@ impl Flush {
             }
         });
         self.skipped += skipped;
-        // None of these moves the peer's confirmed position: after the scan, the newest change is sent
-        // once more with its own id, and the ack of that one does.
+        // None of these moves the peer's confirmed position: after the scan, the newest change is
+        // sent once more with its own id, and the ack of that one does.
         encoded.end = from;
         encoded.cursor = match next {
             Some(scan) => {

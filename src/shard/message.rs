@@ -1,5 +1,5 @@
-//! What shards say to each other. Small, so that rings stay in cache: the bulk is behind a `Bytes` or
-//! a box.
+//! What shards say to each other. Small, so that rings stay in cache: the bulk is behind a `Bytes`
+//! or a box.
 
 use super::registry::Layout;
 use crate::session::ChangeBatch;

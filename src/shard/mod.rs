@@ -1,8 +1,9 @@
-//! A pinned thread: its partitions, the sessions that live on it, and the tick that does everything.
+//! A pinned thread: its partitions, the sessions that live on it, and the tick that does
+//! everything.
 //!
 //! Owns its parts of all tables and its sessions' states. Fed by the other shards (rings), by the
-//! coordinator (a bounded channel) and by its own reader tasks. Rule: [`Shard::tick`] is the one place
-//! where anything changes; tasks only move bytes.
+//! coordinator (a bounded channel) and by its own reader tasks. Rule: [`Shard::tick`] is the one
+//! place where anything changes; tasks only move bytes.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! This shard's partitions of every table.
 //!
-//! Owned by the shard; the only place where rows are reached. A part is made when its table is first
-//! used here.
+//! Owned by the shard; the only place where rows are reached. A part is made when its table is
+//! first used here.
 
 use super::registry::{Registry, Table};
 use crate::Millis;
@@ -98,8 +98,8 @@ impl Parts {
         self.parts.iter().flatten().filter_map(TablePart::next_deadline).min()
     }
 
-    /// Ends a tick: publishes the sizes of touched tables and evicts what is over the limit together
-    /// with the other shards. `all`: look at untouched tables too. True when more is left.
+    /// Ends a tick: publishes the sizes of touched tables and evicts what is over the limit
+    /// together with the other shards. `all`: look at untouched tables too. True when more is left.
     pub fn settle(&mut self, now: Millis, all: bool) -> bool {
         let ids =
             if all { (0..self.parts.len()).collect() } else { std::mem::take(&mut self.touched) };

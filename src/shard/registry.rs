@@ -1,5 +1,5 @@
-//! Which tables exist. Shared by all shards; written when the node starts and when a table is learned
-//! from a peer's definition, read on definitions: never on the per-update path.
+//! Which tables exist. Shared by all shards; written when the node starts and when a table is
+//! learned from a peer's definition, read on definitions: never on the per-update path.
 
 use crate::limits::AUTO_TABLES_MAX;
 use crate::session::Refusal;
@@ -94,8 +94,8 @@ struct Inner {
 }
 
 impl Registry {
-    /// An empty registry for the sections of these names. With `auto_size`, unknown tables are created from
-    /// definitions, for that many entries each.
+    /// An empty registry for the sections of these names. With `auto_size`, unknown tables are
+    /// created from definitions, for that many entries each.
     pub fn new(hasher: KeyHasher, shards: u32, names: Vec<String>, auto_size: Option<u64>) -> Self {
         let inner = Inner { sections: vec![Vec::new(); names.len()], ..Inner::default() };
         Registry { hasher, shards, auto_size, names, inner: RwLock::new(inner) }

@@ -1,5 +1,5 @@
-//! Lessons on their way out: each owner scans its partitions in storage order and encodes chunks, with
-//! credits, so that a slow learner costs a few chunks and never a copy of the table.
+//! Lessons on their way out: each owner scans its partitions in storage order and encodes chunks,
+//! with credits, so that a slow learner costs a few chunks and never a copy of the table.
 
 use super::flush::{own_dictionary, passes};
 use super::message::{Chunk, ConnKey, Message, PartTaught, Teach};
@@ -100,8 +100,8 @@ impl Lesson {
         out.extend_from_slice(&table.define);
         let (mut entries, mut skipped, mut rows) = (0u64, 0, 0);
         let filter = self.wish.filter;
-        // Ids of a lesson are no cursors (protocol.md 5.3), and 0 is the one that is not acked: no id
-        // of a later change can be taken for a repetition.
+        // Ids of a lesson are no cursors (protocol.md 5.3), and 0 is the one that is not acked: no
+        // id of a later change can be taken for a repetition.
         let uid = 0;
         let next = parts.get_mut(table.id).and_then(|part| {
             part.scan(now, self.cursor, usize::MAX, |entry| {

@@ -1,5 +1,5 @@
-//! A session on its home: received bytes into it, its outputs to the socket, the other shards and the
-//! coordinator.
+//! A session on its home: received bytes into it, its outputs to the socket, the other shards and
+//! the coordinator.
 
 use super::apply::{Routing, SectionTables};
 use super::connection::Tx;
@@ -47,7 +47,8 @@ impl Shard {
         let mut routing = Routing { router: &mut self.router, registry: &registry };
         let used = match conn.session.handle_bytes(&buffer, now, &mut tables, &mut routing) {
             Ok(used) => used,
-            // The session has queued its error message and the close; updates before the fault count.
+            // The session has queued its error message and the close; updates before the fault
+            // count.
             Err(_) => buffer.len(),
         };
         let round = conn.session.close_round();

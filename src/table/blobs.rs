@@ -1,8 +1,9 @@
 //! Keys too long to lie in their row.
 //!
-//! One region cut into pages, each page into places of one size class (powers of two from 64 bytes).
-//! A row keeps the place as one number and the length beside it, from which the class follows. Used by
-//! [`super::store`]. Rule: no pointers; what is freed is used again by the next key of its class.
+//! One region cut into pages, each page into places of one size class (powers of two from 64
+//! bytes). A row keeps the place as one number and the length beside it, from which the class
+//! follows. Used by [`super::store`]. Rule: no pointers; what is freed is used again by the next
+//! key of its class.
 
 #![forbid(unsafe_code)]
 

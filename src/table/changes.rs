@@ -1,10 +1,11 @@
 //! The change log: which rows were changed here, in order, for those who follow.
 //!
-//! An append-only sequence of slots with 64-bit positions. It owns the slots; each row keeps the low 32
-//! bits of its newest position ([`super::schema::CHANGE`]). Used by [`super::part`]; sessions hold
-//! cursors, which are positions. Rules: an entry is live iff its row's mark is that entry's position
-//! (rows are read when sent, so the newest value wins); a row that is pending and that nobody has read
-//! yet is not entered again; the log is bounded, and says from where on nothing is missing.
+//! An append-only sequence of slots with 64-bit positions. It owns the slots; each row keeps the
+//! low 32 bits of its newest position ([`super::schema::CHANGE`]). Used by [`super::part`];
+//! sessions hold cursors, which are positions. Rules: an entry is live iff its row's mark is that
+//! entry's position (rows are read when sent, so the newest value wins); a row that is pending and
+//! that nobody has read yet is not entered again; the log is bounded, and says from where on
+//! nothing is missing.
 
 #![forbid(unsafe_code)]
 
@@ -85,7 +86,8 @@ impl ChangeLog {
     }
 
     /// Row `slot`, whose mark is `mark`, was changed. Returns its mark from now on. `alive(slot,
-    /// mark)` tells whether a row exists with that mark; it is asked about at most three old entries.
+    /// mark)` tells whether a row exists with that mark; it is asked about at most three old
+    /// entries.
     pub fn record(&mut self, slot: u32, mark: u32, alive: impl Fn(u32, u32) -> bool) -> u32 {
         if self.position(slot, mark).is_some_and(|p| p >= self.read_to) {
             return mark;

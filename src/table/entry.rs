@@ -1,6 +1,7 @@
 //! One row as others see it: key, lifetime and values.
 //!
-//! Borrowed from a [`super::TablePart`]; read-only. Used by the stats socket, the encoder and filters.
+//! Borrowed from a [`super::TablePart`]; read-only. Used by the stats socket, the encoder and
+//! filters.
 
 #![forbid(unsafe_code)]
 
@@ -35,8 +36,8 @@ pub enum Cell<'a> {
 }
 
 impl Cell<'_> {
-    /// The number that filters compare and `show table` prints; 0 for texts. Rates are read at `now`
-    /// over their column's period.
+    /// The number that filters compare and `show table` prints; 0 for texts. Rates are read at
+    /// `now` over their column's period.
     pub fn number(&self, now: Millis, period_ms: u32) -> i64 {
         match *self {
             Cell::I32(v) => i64::from(v),

@@ -1,14 +1,14 @@
 //! When rows expire: a tree of earliest deadlines over blocks of 64 rows.
 //!
 //! Rows keep their own deadline; this keeps, for each block of 64 neighbouring rows, a moment at or
-//! before the earliest of them, and above that the minimum of 16 such, and so on to one root. It owns
-//! nothing else. Used by [`super::store`]. Rule: a leaf is never later than any deadline in its block,
-//! so that the root says when there may be work at all.
+//! before the earliest of them, and above that the minimum of 16 such, and so on to one root. It
+//! owns nothing else. Used by [`super::store`]. Rule: a leaf is never later than any deadline in
+//! its block, so that the root says when there may be work at all.
 //!
-//! Touching a row to a later deadline changes nothing here: the leaf is then early, and is put right
-//! when it comes due and its 64 rows, neighbours in memory, are read. This takes the place of a wheel
-//! with links in the rows: no link to follow (a cache miss each), four bytes less a row, and the
-//! soonest to expire is found exactly.
+//! Touching a row to a later deadline changes nothing here: the leaf is then early, and is put
+//! right when it comes due and its 64 rows, neighbours in memory, are read. This takes the place of
+//! a wheel with links in the rows: no link to follow (a cache miss each), four bytes less a row,
+//! and the soonest to expire is found exactly.
 
 #![forbid(unsafe_code)]
 

@@ -1,17 +1,17 @@
 //! Finding a row by its key's hash: flat buckets of one cache line each.
 //!
-//! One index serves all partitions a shard owns of a table; each partition has its own run of buckets
-//! in the shared region and grows alone, so that no insert waits for a rehash of the whole table. Used
-//! by [`super::store`] only. Rule: it holds slots and hash bits, no keys and no pointers; a lookup
-//! reads one line in the common case.
+//! One index serves all partitions a shard owns of a table; each partition has its own run of
+//! buckets in the shared region and grows alone, so that no insert waits for a rehash of the whole
+//! table. Used by [`super::store`] only. Rule: it holds slots and hash bits, no keys and no
+//! pointers; a lookup reads one line in the common case.
 //!
 //! ```text
 //! bucket: tags(12) overflow(2) unused(2) slots(12 x 4)      = 64 bytes
 //! hash:   bits 58..64 partition | 40..48 tag (never 0) | 0..32 home bucket
 //! ```
 //!
-//! An entry whose home is full lies in a later bucket, and every bucket it was pushed past counts it in
-//! `overflow`: a search ends at a bucket that nothing was pushed past, and deletion leaves no
+//! An entry whose home is full lies in a later bucket, and every bucket it was pushed past counts
+//! it in `overflow`: a search ends at a bucket that nothing was pushed past, and deletion leaves no
 //! tombstones.
 
 use super::memory::{LINE, Line, MemoryError, Region};
@@ -127,7 +127,8 @@ fn set_slot(line: &mut Line, i: usize, slot: u32) {
 impl Index {
     /// For `partitions` partitions and at most about `rows` entries in all.
     pub fn new(partitions: u32, rows: u64) -> Result<Index, MemoryError> {
-        // At most twice the entries in slots, once more in smaller runs they grew out of, and slack.
+        // At most twice the entries in slots, once more in smaller runs they grew out of, and
+        // slack.
         let lines = (rows as usize).saturating_mul(4) / LOAD + 64 * FIRST * partitions as usize;
         let region = Region::reserve("index", lines.saturating_mul(LINE))?;
         Ok(Index { region, runs: vec![Run::default(); partitions as usize], used: 0, free: vec![] })
@@ -186,8 +187,8 @@ impl Index {
         None
     }
 
-    /// Adds a slot that is not there yet. May grow its partition, and fails if that needs memory that
-    /// cannot be had; nothing has changed then.
+    /// Adds a slot that is not there yet. May grow its partition, and fails if that needs memory
+    /// that cannot be had; nothing has changed then.
     #[inline]
     pub fn insert(&mut self, hash: u64, slot: u32, rows: &impl Rows) -> Result<(), MemoryError> {
         let (p, run) = self.run(hash);
@@ -260,7 +261,8 @@ impl Index {
         }
     }
 
-    /// Doubles a partition's run. Rows are read again for their hashes, fetched a few buckets ahead.
+    /// Doubles a partition's run. Rows are read again for their hashes, fetched a few buckets
+    /// ahead.
     #[cold]
     fn grow(&mut self, p: usize, rows: &impl Rows) -> Result<(), MemoryError> {
         let old = self.runs[p];

@@ -1,9 +1,9 @@
 //! Keys: canonical bytes, from text and to text.
 //!
 //! A canonical key is what travels and what the index compares (protocol.md 4.3): integers and
-//! addresses in network order, strings without NUL and at most the table's length, binary keys padded
-//! with zeros. Pure; used by the stats socket and the logs. Conversions are those of HAProxy 3.2's
-//! `set table` and `show table`, observed byte by byte.
+//! addresses in network order, strings without NUL and at most the table's length, binary keys
+//! padded with zeros. Pure; used by the stats socket and the logs. Conversions are those of HAProxy
+//! 3.2's `set table` and `show table`, observed byte by byte.
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,8 @@ pub struct InvalidKey;
 
 /// The canonical key that `text` means in a table.
 ///
-/// * integer: optional sign and leading digits, clamped to 64 bits, then modulo 2^32; no digits mean 0;
+/// * integer: optional sign and leading digits, clamped to 64 bits, then modulo 2^32; no digits
+///   mean 0;
 /// * ip: an address, `/...` ignored; IPv6 when it embeds an IPv4 (`::ffff:a.b.c.d`, `::a.b.c.d`,
 ///   6to4);
 /// * ipv6: an address; IPv4 becomes `::ffff:a.b.c.d`;
@@ -48,7 +49,8 @@ pub fn key_from_text(spec: &TableSpec, text: &[u8]) -> Result<Vec<u8>, InvalidKe
     }
 }
 
-/// Appends a key as `show table` prints it. Keys of the wrong length for their type are shown in hex.
+/// Appends a key as `show table` prints it. Keys of the wrong length for their type are shown in
+/// hex.
 pub fn write_key_text(key_type: KeyType, key: &[u8], out: &mut Vec<u8>) {
     match (key_type, key.len()) {
         (KeyType::Integer, 4) => {

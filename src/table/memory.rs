@@ -1,12 +1,12 @@
 //! Raw memory of a table part: a region reserved once, whose pages appear as they are touched.
 //!
-//! What it is: [`Region`], a run of 64-byte lines that never moves and holds no pointers, so that a copy
-//! of it (a snapshot, a hand-over to another process) is the table itself. It owns one mapping and its
-//! memfd. Only the row, blob and index stores of `table/` use it. Rule: all bytes are reached through
-//! bounds-checked slices; the `unsafe` here is the mapping itself and prefetching.
+//! What it is: [`Region`], a run of 64-byte lines that never moves and holds no pointers, so that a
+//! copy of it (a snapshot, a hand-over to another process) is the table itself. It owns one mapping
+//! and its memfd. Only the row, blob and index stores of `table/` use it. Rule: all bytes are
+//! reached through bounds-checked slices; the `unsafe` here is the mapping itself and prefetching.
 //!
-//! Where memfd is refused the memory is anonymous; under Miri it is a vector. Huge pages are asked for
-//! once a region is large enough not to waste one (design.md section 6).
+//! Where memfd is refused the memory is anonymous; under Miri it is a vector. Huge pages are asked
+//! for once a region is large enough not to waste one (design.md section 6).
 
 use std::fmt;
 use thiserror::Error;
@@ -23,7 +23,8 @@ pub struct Line(pub [u8; LINE]);
 
 /// Memory that could not be had.
 ///
-/// *Effect:* the table is not created, or the insert that needed it evicts or is refused and counted.
+/// *Effect:* the table is not created, or the insert that needed it evicts or is refused and
+/// counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MemoryError {
     /// The address space for a table of this size was refused.
@@ -70,7 +71,8 @@ pub struct Region {
 // Only what the slices below need differs between the two stores: `base` is aligned to a line and
 // valid for `len` bytes, all of them initialised (fresh pages are zero).
 impl Region {
-    /// Reserves address space for `max_bytes` (rounded up to whole lines). Nothing is committed yet.
+    /// Reserves address space for `max_bytes` (rounded up to whole lines). Nothing is committed
+    /// yet.
     pub fn reserve(name: &'static str, max_bytes: usize) -> Result<Region, MemoryError> {
         let refused = |errno| MemoryError::Reserve { name, bytes: max_bytes, errno };
         let max = max_bytes.max(LINE).checked_next_multiple_of(HUGE);
@@ -134,9 +136,9 @@ impl Region {
     /// Everything usable.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `base` is valid for reads of `len <= max` initialised bytes while `self` lives: the
-        // store is never unmapped or moved before drop (the heap store re-reads its pointer), and
-        // writes need `&mut self`. Nobody else maps the memfd while this process uses it.
+        // SAFETY: `base` is valid for reads of `len <= max` initialised bytes while `self` lives:
+        // the store is never unmapped or moved before drop (the heap store re-reads its pointer),
+        // and writes need `&mut self`. Nobody else maps the memfd while this process uses it.
         unsafe { std::slice::from_raw_parts(self.store.base(), self.len) }
     }
 
@@ -208,8 +210,8 @@ mod store {
         advised: usize,
     }
 
-    // SAFETY: the mapping belongs to this value alone, like a `Vec`'s buffer; nothing in it is tied to
-    // a thread, and shared access is only through `&self` reads.
+    // SAFETY: the mapping belongs to this value alone, like a `Vec`'s buffer; nothing in it is tied
+    // to a thread, and shared access is only through `&self` reads.
     unsafe impl Send for Store {}
     // SAFETY: as above; `&Store` allows nothing but reading.
     unsafe impl Sync for Store {}
@@ -238,8 +240,8 @@ mod store {
             Ok(Store { base, max, file, advised: 0 })
         }
 
-        /// Called when `old..new` becomes usable: asks for huge pages where whole ones fit. A region
-        /// below two of them stays in small pages, so that many small tables stay small.
+        /// Called when `old..new` becomes usable: asks for huge pages where whole ones fit. A
+        /// region below two of them stays in small pages, so that many small tables stay small.
         pub fn commit(&mut self, _old: usize, new: usize) {
             let end = new / HUGE * HUGE;
             if new >= 2 * HUGE && end > self.advised {
@@ -257,8 +259,8 @@ mod store {
             debug_assert!(range.end <= self.max);
             let advice =
                 if self.file.is_some() { Advice::LinuxRemove } else { Advice::LinuxDontNeed };
-            // SAFETY: the range lies within the mapping and is page aligned; `&mut self` means nobody
-            // holds a reference into it. The pages read as zero afterwards.
+            // SAFETY: the range lies within the mapping and is page aligned; `&mut self` means
+            // nobody holds a reference into it. The pages read as zero afterwards.
             unsafe {
                 let at = self.base.as_ptr().add(range.start);
                 madvise(at.cast(), range.len(), advice).is_ok()

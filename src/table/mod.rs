@@ -1,10 +1,10 @@
 //! The data: stick tables, cut into partitions, and the five verbs on them.
 //!
-//! It owns rows and nothing else: no sockets, no clock (`now` is passed in), no threads. A shard holds
-//! one [`TablePart`] for each table and is the only one to call it; sessions use [`RemoteLayout`] and
-//! [`KeyHasher`], the stats socket [`key`] and [`Entry`]. Rules: an expired row is never shown, taught
-//! or counted; nothing grows without a limit; a row holds no pointer, so that memory can be copied or
-//! handed over as it is.
+//! It owns rows and nothing else: no sockets, no clock (`now` is passed in), no threads. A shard
+//! holds one [`TablePart`] for each table and is the only one to call it; sessions use
+//! [`RemoteLayout`] and [`KeyHasher`], the stats socket [`key`] and [`Entry`]. Rules: an expired
+//! row is never shown, taught or counted; nothing grows without a limit; a row holds no pointer, so
+//! that memory can be copied or handed over as it is.
 //!
 //! | verb | who |
 //! |---|---|

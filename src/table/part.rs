@@ -1,7 +1,7 @@
 //! What one shard owns of one table, and the verbs on it.
 //!
-//! It owns the rows of the shard's partitions and the log of changes made here. Called only from the
-//! owner shard's tick (design.md rule 2). Rules: learned updates overwrite and are not changes
+//! It owns the rows of the shard's partitions and the log of changes made here. Called only from
+//! the owner shard's tick (design.md rule 2). Rules: learned updates overwrite and are not changes
 //! (protocol.md 7.2, 7.5: they are taught, never pushed on); local changes are.
 
 #![forbid(unsafe_code)]
@@ -160,8 +160,8 @@ impl TablePart {
         self.store.rows.bytes() + self.store.index.bytes()
     }
 
-    /// Applies `n` updates behind one definition, in order; `update(i)` is called once for each `i`.
-    /// Index and rows are fetched for a group of updates before the first of them is touched.
+    /// Applies `n` updates behind one definition, in order; `update(i)` is called once for each
+    /// `i`. Index and rows are fetched for a group of updates before the first of them is touched.
     pub fn apply<'u>(
         &mut self,
         now: Millis,
@@ -231,9 +231,9 @@ impl TablePart {
         Ok(())
     }
 
-    /// A change made here: makes or refreshes the row, then sets values left to right, as `set table`
-    /// does. The row becomes a change to push even when a later set fails. `server_key` cannot be set
-    /// to a number and stays as it is.
+    /// A change made here: makes or refreshes the row, then sets values left to right, as `set
+    /// table` does. The row becomes a change to push even when a later set fails. `server_key`
+    /// cannot be set to a number and stays as it is.
     pub fn set_local(
         &mut self,
         now: Millis,
@@ -322,8 +322,8 @@ impl TablePart {
     }
 
     /// Walks live entries in storage order, at most `budget` rows. `Break` means the entry was not
-    /// taken: the scan goes on with it. Returns where to go on; `None`: all seen. Entries that stay in
-    /// the table during the whole scan are seen exactly once.
+    /// taken: the scan goes on with it. Returns where to go on; `None`: all seen. Entries that stay
+    /// in the table during the whole scan are seen exactly once.
     pub fn scan(
         &self,
         now: Millis,
@@ -368,8 +368,8 @@ impl TablePart {
         self.store.set_others_used(others);
     }
 
-    /// Evicts what the table holds above its size beyond our fair share, at most `budget` rows. Call
-    /// it at the end of a tick.
+    /// Evicts what the table holds above its size beyond our fair share, at most `budget` rows.
+    /// Call it at the end of a tick.
     pub fn trim(&mut self, now: Millis, budget: usize) -> usize {
         self.store.trim(now, budget)
     }
@@ -384,9 +384,9 @@ impl TablePart {
         self.changes.base()
     }
 
-    /// Walks changed entries from cursor `from` on, oldest first, at most about `budget` log entries.
-    /// `Break` means the entry was not taken. Returns the next cursor. Error: the cursor is too old,
-    /// the follower must be re-taught.
+    /// Walks changed entries from cursor `from` on, oldest first, at most about `budget` log
+    /// entries. `Break` means the entry was not taken. Returns the next cursor. Error: the cursor
+    /// is too old, the follower must be re-taught.
     pub fn changes(
         &mut self,
         now: Millis,
@@ -424,7 +424,8 @@ pub fn shard_of_id(id: u64) -> u32 {
     (id >> 32) as u32 & 0xfff
 }
 
-/// Stores one received value (protocol.md 7.2: it overwrites). Elements beyond our array are dropped.
+/// Stores one received value (protocol.md 7.2: it overwrites). Elements beyond our array are
+/// dropped.
 #[inline(always)]
 fn write_value(row: &mut [u8], target: Target, element: u32, value: Value<'_>, now: Millis) {
     if element >= target.elements {

@@ -1,9 +1,9 @@
 //! Which partition, which shard, which peer a key belongs to.
 //!
 //! Pure arithmetic, no state but the hash's seeds. A key is hashed once, at its session's home; the
-//! hash then travels with the update. Rule: the top six bits of the hash choose the partition, the rest
-//! is the index's; all shards of a process use the same seeds, which come from outside and are random
-//! (keys are chosen by whoever sends traffic).
+//! hash then travels with the update. Rule: the top six bits of the hash choose the partition, the
+//! rest is the index's; all shards of a process use the same seeds, which come from outside and are
+//! random (keys are chosen by whoever sends traffic).
 
 #![forbid(unsafe_code)]
 
@@ -83,8 +83,9 @@ impl Place {
 }
 
 /// The peer shard (1..=`shards`) a key belongs to with `shards <n>` in a peers section (protocol.md
-/// 8, HAProxy >= 2.7). `table_name` is the table's local id, as `show table` prints it. Integer keys
-/// are hashed as they lie in HAProxy's memory on a little-endian machine. 0 when `shards` is 0.
+/// 8, HAProxy >= 2.7). `table_name` is the table's local id, as `show table` prints it. Integer
+/// keys are hashed as they lie in HAProxy's memory on a little-endian machine. 0 when `shards` is
+/// 0.
 pub fn peer_shard(key: &[u8], key_type: KeyType, table_name: &str, shards: u32) -> u32 {
     if shards == 0 {
         return 0;

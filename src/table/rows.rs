@@ -1,8 +1,8 @@
 //! The rows of one table part: fixed-width slots in one region, with their keys.
 //!
 //! It owns the row memory, the list of free slots, which slots live, and long keys. Used by
-//! [`super::store`], which keeps index, deadlines and texts in step with it. Rule: a slot is a `u32`
-//! that stays valid until its row is freed; free slots are linked through their first word.
+//! [`super::store`], which keeps index, deadlines and texts in step with it. Rule: a slot is a
+//! `u32` that stays valid until its row is freed; free slots are linked through their first word.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! How a table's rows are laid out.
 //!
-//! Computed once from a [`TableSpec`]; pure. The row store, the layouts of remote definitions and the
-//! encoder work from it. Rule: a row is fixed-width and holds no pointer.
+//! Computed once from a [`TableSpec`]; pure. The row store, the layouts of remote definitions and
+//! the encoder work from it. Rule: a row is fixed-width and holds no pointer.
 //!
 //! ```text
 //! row:  deadline(4) change(4) key-slot columns...           4-byte words, native endian
@@ -197,8 +197,8 @@ fn check_column(c: &ColumnSpec, before: Option<&Column>) -> Result<(), SchemaErr
     Ok(())
 }
 
-/// Rows that fit a line should not straddle two, if that costs little: the next power of two when it
-/// is at most a fifth longer, else whole words.
+/// Rows that fit a line should not straddle two, if that costs little: the next power of two when
+/// it is at most a fifth longer, else whole words.
 fn stride(len: usize) -> usize {
     let len = len.next_multiple_of(4);
     let power = len.next_power_of_two();

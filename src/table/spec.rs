@@ -3,6 +3,8 @@
 //! Built by [`crate::config`] (from `table` and `stick-table` lines) or from a definition when
 //! tables are learned. Immutable afterwards and shared by every shard.
 
+#![forbid(unsafe_code)]
+
 use crate::wire::{DataType, KeyType};
 
 /// One stored data type with its parameters.

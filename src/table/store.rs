@@ -1,15 +1,17 @@
 //! One shard's rows of one table, found by key, with their lifetimes.
 //!
-//! It owns the rows, the index, the deadlines and the interned texts, and keeps the four in step. Used
-//! by [`super::part`], which adds what rows mean to others (updates, changes). Rules: an expired row is
-//! never found, walked or counted; when the table is full the soonest to expire goes first.
+//! It owns the rows, the index, the deadlines and the interned texts, and keeps the four in step.
+//! Used by [`super::part`], which adds what rows mean to others (updates, changes). Rules: an
+//! expired row is never found, walked or counted; when the table is full the soonest to expire goes
+//! first.
 //!
 //! **The size limit.** `size` bounds the whole table, whose partitions live on several shards. Each
-//! shard tells the others what it uses once a tick; here `others_used` is their sum as last told. An
-//! insert that would exceed `size` sweeps what expired, then evicts one of our own rows (`nopurge`:
-//! refuses). With no row of our own to evict it inserts anyway, and since the figures are a tick old the
-//! shards together may exceed `size` for a moment; [`Store::trim`] at the end of the tick takes back
-//! what we hold above our fair share. Tables of one partition have one owner and are always exact.
+//! shard tells the others what it uses once a tick; here `others_used` is their sum as last told.
+//! An insert that would exceed `size` sweeps what expired, then evicts one of our own rows
+//! (`nopurge`: refuses). With no row of our own to evict it inserts anyway, and since the figures
+//! are a tick old the shards together may exceed `size` for a moment; [`Store::trim`] at the end of
+//! the tick takes back what we hold above our fair share. Tables of one partition have one owner
+//! and are always exact.
 
 #![forbid(unsafe_code)]
 
@@ -24,8 +26,8 @@ use crate::time::Millis;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Rows in tables without `expire` keep when they were last touched, in units of 2^10 ms: 32 bits last
-/// for a century.
+/// Rows in tables without `expire` keep when they were last touched, in units of 2^10 ms: 32 bits
+/// last for a century.
 const TOUCH_SHIFT: u32 = 10;
 
 /// A new row that was not made.
@@ -138,7 +140,8 @@ impl Store {
         now.0.saturating_add_signed(i64::from(word.wrapping_sub(now.tick()) as i32))
     }
 
-    /// Milliseconds the row has left; `None` when it is over. Tables without `expire`: always 0 left.
+    /// Milliseconds the row has left; `None` when it is over. Tables without `expire`: always 0
+    /// left.
     #[inline]
     pub fn left_ms(&self, slot: u32, now: Millis) -> Option<u32> {
         if self.expire_ms == 0 {
@@ -155,8 +158,8 @@ impl Store {
         self.left_ms(slot, now).map(|_| slot)
     }
 
-    /// The row with this key, made if there is none, and whether it was made. Its deadline must be set
-    /// by [`Store::touch`] right after.
+    /// The row with this key, made if there is none, and whether it was made. Its deadline must be
+    /// set by [`Store::touch`] right after.
     #[inline]
     pub fn upsert(&mut self, now: Millis, key: &[u8], hash: u64) -> Result<(u32, bool), Refused> {
         if let Some(slot) = self.index.find(hash, |slot| self.rows.key_is(slot, key)) {
@@ -260,7 +263,8 @@ impl Store {
         self.rows.hasher.hash(self.rows.key(slot))
     }
 
-    /// Removes the expired rows of a block and sets the block's moment right. Returns how many went.
+    /// Removes the expired rows of a block and sets the block's moment right. Returns how many
+    /// went.
     fn sweep(&mut self, block: usize, now: Millis) -> usize {
         let mut doomed = [(0u32, 0u64); BLOCK];
         let mut n = 0;
@@ -305,8 +309,8 @@ impl Store {
 
     /// Removes the row that expires soonest (in tables without `expire`: that was touched least
     /// recently, to a second or so). Exact, unless more than `EVICT_BLOCKS_MAX` blocks turn out to
-    /// have been refreshed since they were looked at last: then the soonest of those. False when there
-    /// is no row.
+    /// have been refreshed since they were looked at last: then the soonest of those. False when
+    /// there is no row.
     fn evict(&mut self, now: Millis) -> bool {
         let mut best = (NEVER, 0);
         for _ in 0..EVICT_BLOCKS_MAX {
@@ -343,8 +347,8 @@ impl Store {
         best
     }
 
-    /// Evicts what the table holds above its size, as far as we hold more than our fair share; at most
-    /// `budget` rows. Returns how many went.
+    /// Evicts what the table holds above its size, as far as we hold more than our fair share; at
+    /// most `budget` rows. Returns how many went.
     pub fn trim(&mut self, now: Millis, budget: usize) -> usize {
         if self.nopurge || self.count() + self.others_used <= self.size {
             return 0;
@@ -376,8 +380,8 @@ impl Store {
         self.rows.is_live(slot) && self.mark(slot) == mark
     }
 
-    /// Sets a row's `server_key`. Texts that are too long or too many are dropped and counted; the row
-    /// then keeps what it had.
+    /// Sets a row's `server_key`. Texts that are too long or too many are dropped and counted; the
+    /// row then keeps what it had.
     pub fn set_text(&mut self, slot: u32, at: usize, text: &Arc<[u8]>) {
         let old = schema::word(self.rows.row(slot), at);
         if self.texts.get(old).is_some_and(|t| Arc::ptr_eq(t, text)) {

@@ -1,10 +1,12 @@
 //! Helpers of the module's tests.
 
+#![forbid(unsafe_code)]
+
 use super::spec::{ColumnSpec, TableSpec};
 use crate::wire::{DataType, KeyType};
 
-/// A table with columns as configuration writes them, periods in ms: `gpc0,gpt(3),gpc_rate(2,10000)`.
-/// One hour of expiry, 1000 entries.
+/// A table with columns as configuration writes them, periods in ms:
+/// `gpc0,gpt(3),gpc_rate(2,10000)`. One hour of expiry, 1000 entries.
 pub fn spec(key_type: KeyType, key_len: u32, store: &str) -> TableSpec {
     let mut columns: Vec<ColumnSpec> = Vec::new();
     let mut rest = store;
