@@ -1,8 +1,8 @@
 //! Remote definitions and our tables: how a peer's values map to our columns, and back.
 //!
-//! Pure. Sessions make a [`RemoteLayout`] for each definition they accept and share it with the shards
-//! that apply its updates. Rule: what does not match exactly is refused as HAProxy refuses it
-//! (protocol.md 4.1), what we do not store is decoded and dropped.
+//! Pure. Sessions make a [`RemoteLayout`] for each definition they accept and share it with the
+//! shards that apply its updates. Rule: what does not match exactly is refused as HAProxy refuses
+//! it (protocol.md 4.1), what we do not store is decoded and dropped.
 
 #![forbid(unsafe_code)]
 
@@ -14,8 +14,8 @@ use thiserror::Error;
 
 /// A definition that does not fit our table of that name.
 ///
-/// *Effect:* the definition and every update behind it are ignored, not acknowledged, and counted; the
-/// session stays.
+/// *Effect:* the definition and every update behind it are ignored, not acknowledged, and counted;
+/// the session stays.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Mismatch {
     /// Other kind of keys.
@@ -103,8 +103,9 @@ impl RemoteLayout {
         Ok(Self::map(def, &Schema::new(spec)?, stored))
     }
 
-    /// The layout for writing updates of `source` into its `write-to` table as well (protocol.md 7.3):
-    /// only values that mean the same anywhere are copied: `server_id`, `gpt0`, `server_key`, `gpt`.
+    /// The layout for writing updates of `source` into its `write-to` table as well (protocol.md
+    /// 7.3): only values that mean the same anywhere are copied: `server_id`, `gpt0`, `server_key`,
+    /// `gpt`.
     pub fn write_to(
         def: &Definition,
         source: &TableSpec,
@@ -211,8 +212,9 @@ pub fn definition_of(spec: &TableSpec, id: i32) -> Definition {
     }
 }
 
-/// A table made from the first definition a peer of `section` sends, for at most `size` entries. Types
-/// we do not know are left out; a definition without its tail gives a table that does not expire.
+/// A table made from the first definition a peer of `section` sends, for at most `size` entries.
+/// Types we do not know are left out; a definition without its tail gives a table that does not
+/// expire.
 pub fn spec_from_definition(
     def: &Definition,
     section: &str,

@@ -7,10 +7,10 @@
 //! row:  deadline(4) change(4) key-slot columns...           4-byte words, native endian
 //! key:  fixed  n <= 32    the bytes                         integer, ip, ipv6, short binary
 //!       short  max <= 32  length(1) bytes(max)              short strings
-//!       long   max > 32   length(4) bytes(32)               of which, when the key is longer than 32,
+//!       long   max > 32   length(4) bytes(32)               when the key is longer than that:
 //!                         length(4) blob(4) first bytes(28) the key is in a blob
-//! columns, ascending by type: i32/u32 4, u64 8, rate 12 (start, curr, prev), server_key 4 (id of an
-//! interned text, 0 none); arrays n times.
+//! columns, ascending by type: i32/u32 4, u64 8, rate 12 (start, curr, prev), server_key 4 (id of
+//! an interned text, 0 none); arrays n times.
 //! ```
 
 #![forbid(unsafe_code)]

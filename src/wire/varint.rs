@@ -7,6 +7,8 @@ use super::error::{DecodeError, What};
 
 /// Longest encoding of a `u64`.
 pub const MAX_LEN: usize = 10;
+/// Where the last of [`MAX_LEN`] bytes is added.
+const LAST_SHIFT: u32 = 4 + 7 * (MAX_LEN as u32 - 2);
 
 /// Appends `v`. Never fails; writes [`len`]`(v)` bytes.
 #[inline(always)]
@@ -114,11 +116,14 @@ impl<'a> Reader<'a> {
                 return Err(DecodeError::Truncated { what, offset: at });
             };
             at += 1;
-            let part = u64::from(b);
-            let overflow = DecodeError::Overflow { what, offset: start };
-            // The full byte is added, its high bit too: that is the bias.
-            let shifted = part.checked_mul(1u64.checked_shl(shift).ok_or(overflow)?);
-            v = shifted.and_then(|s| v.checked_add(s)).ok_or(overflow)?;
+            // The full byte is added, its high bit too: that is the bias. Only a tenth byte can
+            // lose bits, and there is no eleventh.
+            let part = u64::from(b).checked_shl(shift).unwrap_or(0);
+            let exact = shift <= LAST_SHIFT && part >> shift == u64::from(b);
+            v = match v.checked_add(part) {
+                Some(sum) if exact => sum,
+                _ => return Err(DecodeError::Overflow { what, offset: start }),
+            };
             if b < 0x80 {
                 self.pos = at;
                 return Ok(v);

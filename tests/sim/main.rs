@@ -1,5 +1,5 @@
-//! Sessions, links and sections in virtual time, without sockets: alone against bytes ([`solo`]), and as
-//! whole nodes wired back to back over pipes that can be cut anywhere ([`world`]).
+//! Sessions, links and sections in virtual time, without sockets: alone against bytes ([`solo`]),
+//! and as whole nodes wired back to back over pipes that can be cut anywhere ([`world`]).
 
 mod acks;
 mod input;
