@@ -5,9 +5,9 @@
 
 use super::command::{Command, Context};
 use super::error::CliError;
-use super::row::{Row, selected};
+use super::row::selected;
 use super::select::{Select, is_data, parse_filters, parse_key, parse_pointer, word};
-use crate::table::spec::TableSpec;
+use crate::table::{Entry, KeyHasher, ScanCursor, TablePart};
 use crate::time::Millis;
 
 /// A parsed `clear table`.
@@ -19,10 +19,45 @@ pub struct ClearTable {
     pub select: Select,
 }
 
+/// Where a removal goes on in a shard's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// This part is done; so many entries went with this call.
+    Done(u64),
+    /// Call again with this cursor; so many entries went with this call.
+    More(u64, ScanCursor),
+}
+
 impl ClearTable {
-    /// True when the entry is to go.
-    pub fn means(&self, spec: &TableSpec, row: &impl Row, now: Millis) -> bool {
-        selected(spec, &self.select, row, now)
+    /// Removes from one part, looking at about `budget` rows. Start with `ScanCursor::default()`.
+    ///
+    /// A [`Select::Key`] need only be run on the key's owner; a [`Select::Pointer`] that no part knows
+    /// (`Done(0)` from all) is answered with [`CliError::NoEntryAtPointer`].
+    pub fn run(
+        &self,
+        part: &mut TablePart,
+        from: ScanCursor,
+        budget: usize,
+        now: Millis,
+        hasher: &KeyHasher,
+    ) -> Progress {
+        let spec = part.spec().clone();
+        match &self.select {
+            Select::All => Progress::Done(part.clear()),
+            Select::Key(key) => Progress::Done(part.remove(now, key, hasher.hash(key)).into()),
+            Select::Pointer(id) => {
+                let key = part.get_by_id(now, *id).map(|entry| entry.key().to_vec());
+                let gone = key.is_some_and(|key| part.remove(now, &key, hasher.hash(&key)));
+                Progress::Done(gone.into())
+            }
+            Select::Filters(_) => {
+                let doomed = |entry: &Entry<'_>| selected(&spec, &self.select, entry, now);
+                match part.clear_where(now, from, budget, doomed) {
+                    (gone, None) => Progress::Done(gone),
+                    (gone, Some(cursor)) => Progress::More(gone, cursor),
+                }
+            }
+        }
     }
 }
 
@@ -34,9 +69,9 @@ pub(super) fn parse(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Command, CliE
     let rest = &words[1..];
     let select = match word(rest, 0) {
         b"" if rest.is_empty() => Select::All,
-        b"key" => parse_key(spec, rest)?,
+        b"key" => parse_key(&spec, rest)?,
         b"ptr" => parse_pointer(rest)?,
-        data if is_data(data) => parse_filters(spec, rest, 3)?,
+        data if is_data(data) => parse_filters(&spec, rest, 3)?,
         _ => return Err(CliError::ClearTableUsage),
     };
     Ok(Command::ClearTable(ClearTable { table, select }))

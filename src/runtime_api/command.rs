@@ -16,12 +16,13 @@ use super::{help, timeout};
 use crate::config::{CliLevel, SeverityOutput};
 use crate::table::spec::TableSpec;
 use crate::time::Millis;
+use std::sync::Arc;
 
 /// What the parser asks about tables.
 pub trait Tables {
     /// The table called `name` (`<section>/<table>` for one of a peers section), and the number
     /// under which commands will name it.
-    fn find(&self, name: &[u8]) -> Option<(usize, &TableSpec)>;
+    fn find(&self, name: &[u8]) -> Option<(usize, Arc<TableSpec>)>;
 }
 
 /// What never changes while the node runs.

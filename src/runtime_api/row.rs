@@ -5,8 +5,7 @@
 //! server names) is escaped, so that no entry can break the framing.
 
 use super::select::{Filter, Select};
-use crate::table::key::{write_escaped, write_key_text};
-use crate::table::spec::{ColumnSpec, TableSpec};
+use crate::table::{Cell, ColumnSpec, Entry, TableSpec, write_escaped, write_key_text};
 use crate::time::Millis;
 use crate::wire::{DataType, Kind};
 use std::io::Write;
@@ -23,6 +22,31 @@ pub trait Row {
     fn number(&self, column: &ColumnSpec, index: u32, now: Millis) -> Option<i64>;
     /// The value of a dictionary column, when it is set.
     fn name(&self, data_type: DataType) -> Option<&[u8]>;
+}
+
+impl Row for Entry<'_> {
+    fn key(&self) -> &[u8] {
+        Entry::key(self)
+    }
+
+    fn pointer(&self) -> u64 {
+        self.id()
+    }
+
+    fn expires_in_ms(&self, now: Millis) -> u32 {
+        Entry::expires_in_ms(self, now)
+    }
+
+    fn number(&self, column: &ColumnSpec, index: u32, now: Millis) -> Option<i64> {
+        Some(self.cell(column.data_type, index)?.number(now, column.period_ms))
+    }
+
+    fn name(&self, data_type: DataType) -> Option<&[u8]> {
+        match self.cell(data_type, 0)? {
+            Cell::Dict(name) => name.map(|name| name.as_ref()),
+            _ => None,
+        }
+    }
 }
 
 /// The first line of a dump or of a table in the list.

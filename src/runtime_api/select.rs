@@ -6,7 +6,7 @@
 use super::column::{Column, integer};
 use super::error::CliError;
 use crate::limits::CLI_FILTERS_MAX;
-use crate::table::key::key_from_text;
+use crate::table::key_from_text;
 use crate::table::spec::TableSpec;
 
 /// The entries meant.

@@ -8,8 +8,9 @@ use super::column::{Column, integer};
 use super::command::{Command, Context};
 use super::error::CliError;
 use super::select::{Select, is_data, parse_key, parse_pointer, word};
-use crate::table::spec::TableSpec;
-use crate::wire::{DataType, Kind};
+use crate::table::{KeyHasher, LocalSet, SetError, TablePart, TableSpec};
+use crate::time::Millis;
+use crate::wire::Kind;
 
 /// A parsed `set table`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct SetTable {
     /// The entry to create or change: a key, or a pointer that must exist.
     pub target: Target,
     /// Values to store, in this order.
-    pub values: Vec<Assignment>,
+    pub values: Vec<LocalSet>,
     /// What to answer once `values` are stored, if not success.
     pub error: Option<CliError>,
 }
@@ -33,16 +34,26 @@ pub enum Target {
     Pointer(u64),
 }
 
-/// One `data.<type>[<index>] <value>` that the table can store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assignment {
-    /// The type, never a dictionary.
-    pub data_type: DataType,
-    /// The element, within the array.
-    pub index: u32,
-    /// The number; it is cut to the width of the type.
-    pub value: i64,
+/// Stores the values in the shard's part of the table and gives the reply. `Target::Pointer` is looked
+/// up in this part only: [`CliError::NoEntryAtPointer`] may mean that another shard has it.
+pub fn run(set: &SetTable, part: &mut TablePart, now: Millis, hasher: &KeyHasher) -> Reply {
+    let key = match &set.target {
+        Target::Key(key) => key.clone(),
+        Target::Pointer(id) => {
+            let entry = part.get_by_id(now, *id).ok_or(CliError::NoEntryAtPointer)?;
+            entry.key().to_vec()
+        }
+    };
+    match part.set_local(now, &key, hasher.hash(&key), &set.values) {
+        Ok(()) => set.error.clone().map_or(Ok(()), Err),
+        Err(SetError::Refused(_)) => Err(CliError::TableFull),
+        Err(SetError::NotStored) => Err(CliError::NotStored),
+        Err(SetError::IndexOutOfRange) => Err(CliError::IndexRange),
+    }
 }
+
+/// What `set table` answers.
+pub type Reply = Result<(), CliError>;
 
 /// Parses the words behind `set table`. `Ok(None)`: nothing to do and an empty reply.
 ///
@@ -55,7 +66,7 @@ pub(super) fn parse(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Option<Comman
     let rest = &words[1..];
     let select = match word(rest, 0) {
         b"" if rest.is_empty() => return Ok(None),
-        b"key" => parse_key(spec, rest)?,
+        b"key" => parse_key(&spec, rest)?,
         b"ptr" => parse_pointer(rest)?,
         data if is_data(data) => return Err(CliError::ContentLookup),
         _ => return Err(CliError::SetTableUsage),
@@ -65,11 +76,11 @@ pub(super) fn parse(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Option<Comman
         Select::Key(key) => Target::Key(key),
         Select::All | Select::Filters(_) => return Err(CliError::ContentLookup),
     };
-    let (values, error) = parse_values(spec, &rest[2..]);
+    let (values, error) = parse_values(&spec, &rest[2..]);
     Ok(Some(Command::SetTable(SetTable { table, target, values, error })))
 }
 
-fn parse_values(spec: &TableSpec, words: &[Vec<u8>]) -> (Vec<Assignment>, Option<CliError>) {
+fn parse_values(spec: &TableSpec, words: &[Vec<u8>]) -> (Vec<LocalSet>, Option<CliError>) {
     let mut values = Vec::new();
     for pair in words.chunks(2) {
         match parse_value(spec, &pair[0], word(pair, 1)) {
@@ -82,7 +93,7 @@ fn parse_values(spec: &TableSpec, words: &[Vec<u8>]) -> (Vec<Assignment>, Option
     (values, None)
 }
 
-fn parse_value(spec: &TableSpec, name: &[u8], value: &[u8]) -> Result<Assignment, CliError> {
+fn parse_value(spec: &TableSpec, name: &[u8], value: &[u8]) -> Result<LocalSet, CliError> {
     let name = name.strip_prefix(b"data.").ok_or(CliError::DataExpected)?;
     let column = Column::parse(name).ok_or(CliError::UnknownType)?;
     let stored = column.of(spec).ok_or(CliError::NotStored)?;
@@ -90,5 +101,5 @@ fn parse_value(spec: &TableSpec, name: &[u8], value: &[u8]) -> Result<Assignment
     if column.index >= stored.elements {
         return Err(CliError::IndexRange);
     }
-    Ok(Assignment { data_type: column.data_type, index: column.index, value })
+    Ok(LocalSet { data_type: column.data_type, index: column.index, value })
 }

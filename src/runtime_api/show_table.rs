@@ -5,11 +5,12 @@
 
 use super::command::{Command, Context};
 use super::error::CliError;
-use super::row::{Row, selected, write_row};
+use super::row::{selected, write_row};
 use super::select::{Select, is_data, parse_filters, parse_key, parse_pointer, word};
 use crate::config::CliLevel;
-use crate::table::spec::TableSpec;
+use crate::table::{Entry, KeyHasher, ScanCursor, TablePart, TableSpec, peer_shard};
 use crate::time::Millis;
+use std::ops::ControlFlow;
 
 /// A parsed `show table <table> …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,20 +33,66 @@ impl Query {
         matches!(self.select, Select::All | Select::Filters(_))
     }
 
-    /// Appends the entry's line if it is one of those meant.
-    pub fn write(
+    /// Appends lines from one part until `out` holds `budget_bytes` or about `budget_rows` were
+    /// looked at. Returns where to go on; `None`: this part is done. Start with
+    /// `ScanCursor::default()`.
+    ///
+    /// A key need only be asked from its owner. For a key or a pointer, no line from any part means
+    /// that there is none: the reply is empty, or [`CliError::NoEntryAtPointer`].
+    pub fn run(
         &self,
-        spec: &TableSpec,
-        row: &impl Row,
-        shard: u32,
-        now: Millis,
+        part: &TablePart,
+        from: ScanCursor,
+        budget: Budget,
+        cx: &Dump<'_>,
         out: &mut Vec<u8>,
-    ) -> bool {
-        let meant = selected(spec, &self.select, row, now);
-        if meant {
-            write_row(spec, row, shard, now, out);
+    ) -> Option<ScanCursor> {
+        let (spec, now) = (part.spec(), cx.now);
+        let one = match &self.select {
+            Select::All | Select::Filters(_) if !self.dump => return None,
+            Select::All | Select::Filters(_) => {
+                return part.scan(now, from, budget.rows, |entry| {
+                    if out.len() >= budget.bytes {
+                        return ControlFlow::Break(());
+                    }
+                    if selected(spec, &self.select, &entry, now) {
+                        write_row(spec, &entry, cx.peer_shard(spec, &entry), now, out);
+                    }
+                    ControlFlow::Continue(())
+                });
+            }
+            Select::Key(key) => part.get(now, key, cx.hasher.hash(key)),
+            Select::Pointer(id) => part.get_by_id(now, *id),
+        };
+        if let Some(entry) = one {
+            write_row(spec, &entry, cx.peer_shard(spec, &entry), now, out);
         }
-        meant
+        None
+    }
+}
+
+/// How much one call of [`Query::run`] may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Rows looked at.
+    pub rows: usize,
+    /// Length of the output at which it stops (one line more at most).
+    pub bytes: usize,
+}
+
+/// What a dump needs besides the query.
+pub struct Dump<'a> {
+    /// The moment for rates and lifetimes.
+    pub now: Millis,
+    /// The node's key hash.
+    pub hasher: &'a KeyHasher,
+    /// `shards` of the table's peers section, 0 when it has none.
+    pub shards: u32,
+}
+
+impl Dump<'_> {
+    fn peer_shard(&self, spec: &TableSpec, entry: &Entry<'_>) -> u32 {
+        peer_shard(entry.key(), spec.key_type, &spec.name, self.shards)
     }
 }
 
@@ -56,9 +103,9 @@ pub(super) fn parse(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Command, CliE
     let rest = &words[1..];
     let select = match word(rest, 0) {
         b"" if rest.is_empty() => Select::All,
-        b"key" => parse_key(spec, rest)?,
+        b"key" => parse_key(&spec, rest)?,
         b"ptr" => parse_pointer(rest)?,
-        data if is_data(data) => parse_filters(spec, rest, 3)?,
+        data if is_data(data) => parse_filters(&spec, rest, 3)?,
         _ => return Err(CliError::ShowTableUsage),
     };
     let dump = cx.level >= CliLevel::Operator;
