@@ -33,7 +33,9 @@
 pub mod config;
 pub mod engine;
 pub mod limits;
+pub mod observe;
 pub mod resync;
+pub mod runtime_api;
 pub mod session;
 pub mod shard;
 pub mod table;

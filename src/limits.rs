@@ -130,3 +130,18 @@ pub const EVICT_BLOCKS_MAX: usize = 512;
 
 const _: () = assert!(PARTITIONS.is_power_of_two());
 const _: () = assert!(KEY_MAX as usize + 4_096 < MESSAGE_SENT_MAX);
+
+/// Words of one command on the stats socket (HAProxy's own limit).
+pub const CLI_WORDS_MAX: usize = 64;
+/// Length of the pattern behind `<<` (runtime-api.md 3.1).
+pub const CLI_PATTERN_MAX: usize = 64;
+/// Payload lines are read and dropped, no command of ours takes one; more than this is abuse.
+pub const CLI_PAYLOAD_MAX: usize = 128 * 1024;
+/// Filters of one `show table` or `clear table` (HAProxy's own limit).
+pub const CLI_FILTERS_MAX: usize = 4;
+/// Silence after which a stats connection is closed: `stats timeout`'s default.
+pub const CLI_TIMEOUT_DEFAULT_MS: u64 = 10_000;
+/// Close commands named when one is unknown, as HAProxy does.
+pub const CLI_SUGGESTIONS_MAX: usize = 5;
+/// Bytes of a refused message kept for `show errors`: its beginning tells what it is.
+pub const ERROR_BYTES_MAX: usize = 256;
