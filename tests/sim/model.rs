@@ -49,6 +49,8 @@ impl ModelTables {
                 t("t_arr", KeyType::String, 9),
                 t("t_nodata", KeyType::Ipv4, 4),
                 t("web", KeyType::String, 21),
+                t("t_noexp", KeyType::Ipv4, 4),
+                t("t_strdef", KeyType::String, 32),
             ],
             asked: 0,
         }
