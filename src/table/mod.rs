@@ -42,6 +42,8 @@ pub mod spec;
 pub mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod texts;
 
 pub use changes::Trimmed;
