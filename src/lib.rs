@@ -31,6 +31,7 @@
 //! ids sent and acked; *home* the shard a session's socket lives on.
 
 pub mod config;
+pub mod coordinator;
 pub mod engine;
 pub mod limits;
 pub mod observe;
@@ -43,3 +44,8 @@ pub mod time;
 pub mod wire;
 
 pub use time::Millis;
+
+/// This version, as `-v` and `show version` print it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// When this version was made.
+pub const RELEASE_DATE: &str = "2026/11/20";

@@ -145,3 +145,15 @@ pub const CLI_TIMEOUT_DEFAULT_MS: u64 = 10_000;
 pub const CLI_SUGGESTIONS_MAX: usize = 5;
 /// Bytes of a refused message kept for `show errors`: its beginning tells what it is.
 pub const ERROR_BYTES_MAX: usize = 256;
+/// Shards at most: a session's 128 dictionary ids are shared out among them, two each.
+pub const SHARDS_MAX: usize = 64;
+/// Time the shards have to close their sessions when the process ends.
+pub const STOP_MS: u64 = 2_000;
+/// Bytes read at once from a stats socket.
+pub const CLI_READ: usize = 4_096;
+/// Protocol errors kept for `show errors`.
+pub const ERRORS_KEPT_MAX: usize = 32;
+/// Log lines about peers at once, and for how many more each second makes room.
+pub const LOG_BURST: u64 = 100;
+/// See [`LOG_BURST`].
+pub const LOG_PER_SECOND: u64 = 10;

@@ -1,7 +1,7 @@
 //! Connections in: bounded in number and time until their hello is valid.
 
-use super::peers::{Admitted, Established};
 use super::Shared;
+use super::peers::{Admitted, Established};
 use crate::engine::socket::{Fresh, Listener, Origin};
 use crate::limits::{ACCEPT_PAUSE_MS, HANDSHAKES_MAX};
 use crate::observe::log::Level;
@@ -17,7 +17,9 @@ pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
                     return;
                 }
                 if node.borrow().handshakes >= HANDSHAKES_MAX {
-                    let text = format!("Connection from {origin} closed: {HANDSHAKES_MAX} handshakes are under way.");
+                    let text = format!(
+                        "Connection from {origin} closed: {HANDSHAKES_MAX} handshakes are under way."
+                    );
                     let mut node = node.borrow_mut();
                     node.totals.handshakes_refused += 1;
                     node.log_limited(Level::Warning, &text);
@@ -93,8 +95,7 @@ async fn hello(
             }
             let leftover = bytes.split_off(used);
             let minor = hello.minor;
-            let new =
-                Established { ticket, fresh, leftover, minor, accepted: true, teach: false };
+            let new = Established { ticket, fresh, leftover, minor, accepted: true, teach: false };
             node.borrow_mut().established(section, peer, new, clock.now());
             node.borrow().poke.notify_one();
             Ok(())
@@ -107,4 +108,3 @@ async fn say(fresh: &mut Fresh, line: &[u8]) -> bool {
     let write = fresh.write_all(line);
     matches!(tokio::time::timeout(Duration::from_millis(ACCEPT_PAUSE_MS), write).await, Ok(Ok(())))
 }
-

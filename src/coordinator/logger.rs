@@ -2,10 +2,12 @@
 //!
 //! Never waits: a datagram that has no room is counted and dropped.
 
+use crate::Millis;
 use crate::config::{Address, LogTarget};
 use crate::engine::Clock;
+use crate::limits::{LOG_BURST, LOG_PER_SECOND};
 use crate::observe::log::{Level, Line, format_line, stderr_line};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
@@ -27,9 +29,40 @@ struct Target {
 #[derive(Clone)]
 pub struct Logger(Rc<Inner>);
 
+/// A bucket of lines, filled by time.
+struct Rate {
+    left: u64,
+    filled_at: Millis,
+    held_back: u64,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Rate { left: LOG_BURST, filled_at: Millis(0), held_back: 0 }
+    }
+}
+
+impl Rate {
+    /// `Some(n)`: log now, `n` lines were held back since the last. `None`: hold this one back.
+    fn take(&mut self, now: Millis) -> Option<u64> {
+        let seconds = now.since(self.filled_at) / 1000;
+        if seconds > 0 {
+            self.left = LOG_BURST.min(self.left + seconds.saturating_mul(LOG_PER_SECOND));
+            self.filled_at = now;
+        }
+        if self.left == 0 {
+            self.held_back += 1;
+            return None;
+        }
+        self.left -= 1;
+        Some(std::mem::take(&mut self.held_back))
+    }
+}
+
 struct Inner {
     targets: Vec<Target>,
     dropped: Cell<u64>,
+    rate: RefCell<Rate>,
     quiet: bool,
 }
 
@@ -41,13 +74,26 @@ impl Logger {
             match open(&spec.address) {
                 Ok(sink) => opened.push(Target { spec: spec.clone(), sink }),
                 Err(error) => {
-                    eprint!("{}", stderr_line(Level::Warning, std::process::id(), &format!(
-                        "log target '{}': {error}; nothing is sent there.", spec.address
-                    )));
+                    eprint!(
+                        "{}",
+                        stderr_line(
+                            Level::Warning,
+                            std::process::id(),
+                            &format!(
+                                "log target '{}': {error}; nothing is sent there.",
+                                spec.address
+                            )
+                        )
+                    );
                 }
             }
         }
-        Logger(Rc::new(Inner { targets: opened, dropped: Cell::new(0), quiet }))
+        Logger(Rc::new(Inner {
+            targets: opened,
+            dropped: Cell::new(0),
+            rate: RefCell::default(),
+            quiet,
+        }))
     }
 
     /// A line of level `level`, to everyone who wants it.
@@ -65,6 +111,16 @@ impl Logger {
                 inner.dropped.set(inner.dropped.get() + 1);
             }
         }
+    }
+
+    /// The same at a limited rate, so that a storm of connections is not a storm of lines. What was
+    /// held back is counted and said later.
+    pub fn limited(&self, now: Millis, level: Level, text: &str) {
+        let Some(held_back) = self.0.rate.borrow_mut().take(now) else { return };
+        if held_back > 0 {
+            self.log(Level::Warning, &format!("{held_back} log lines were held back."));
+        }
+        self.log(level, text);
     }
 
     /// A notice.

@@ -56,7 +56,9 @@ pub struct Node {
     sessions: HashMap<SessionId, peers::SessionInfo>,
     next_session: SessionId,
     seed: u64,
-    /// Handshakes under way, both ways.
+    /// Sockets that take connections.
+    listeners: usize,
+    /// Handshakes under way, of connections in.
     handshakes: usize,
     totals: report::Totals,
     log: Logger,

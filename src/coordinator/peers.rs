@@ -6,10 +6,11 @@ use crate::config::{Address, PeersSection};
 use crate::engine::socket::{Fresh, Origin};
 use crate::limits::DYNAMIC_PEERS_MAX;
 use crate::observe::log::Level;
+use crate::resync::Section as Brain;
 use crate::resync::section::{Action, SessionUp};
-use crate::resync::{Handover, Section as Brain};
+use crate::runtime_api::show_errors::ErrorEvent;
 use crate::session::link::{Admission, Dial, Down, Link, Ticket};
-use crate::session::{CloseReason, Ledger, SessionParams};
+use crate::session::{CloseReason, Ledger, SessionError, SessionParams};
 use crate::shard::{Control, KeyFilter, Open, SessionId, ShardEvent};
 use crate::wire::hello::{Printable, Status};
 use std::sync::atomic::Ordering;
@@ -28,8 +29,10 @@ pub struct Section {
     pub shards: u32,
     /// Wall time of the last change of its state, for `show peers`.
     pub changed_ms: u64,
-    /// The hand-over to a successor, once we are told to stop.
-    pub handover: Option<Handover>,
+    /// Times its timers and news were looked at, for `show peers`.
+    pub task_calls: u64,
+    /// Most sessions at once.
+    pub sessions_max: u64,
 }
 
 /// One peer of a section.
@@ -132,7 +135,8 @@ impl Section {
             peers,
             shards: spec.shards,
             changed_ms: wall_ms,
-            handover: None,
+            task_calls: 0,
+            sessions_max: 0,
         }
     }
 }
@@ -151,7 +155,9 @@ impl Node {
             let (name, section) = (Printable::new(name), &self.sections[section].name);
             self.log_limited(
                 Level::Warning,
-                &format!("Peer '{name}' from {origin} refused: not in peers section '{section}' (504)."),
+                &format!(
+                    "Peer '{name}' from {origin} refused: not in peers section '{section}' (504)."
+                ),
             );
             return Admitted::No(Status::UnknownPeer);
         };
@@ -211,7 +217,13 @@ impl Node {
     }
 
     /// A handshake is done: the session moves to its home, once its predecessor has left there.
-    pub(super) fn established(&mut self, section: usize, peer: usize, new: Established, now: Millis) {
+    pub(super) fn established(
+        &mut self,
+        section: usize,
+        peer: usize,
+        new: Established,
+        now: Millis,
+    ) {
         let entry = &mut self.sections[section].peers[peer];
         if !entry.link.counts(new.ticket) || self.stopping && !entry.local {
             return;
@@ -234,14 +246,18 @@ impl Node {
         };
         let shards = self.sections[section].shards;
         let entry = &mut self.sections[section].peers[peer];
-        let filter = (shards > 1 && entry.shard > 0)
-            .then_some(KeyFilter { shard: entry.shard, shards });
+        let filter =
+            (shards > 1 && entry.shard > 0).then_some(KeyFilter { shard: entry.shard, shards });
         let open = Open {
             id,
             section,
             socket,
             leftover: new.leftover,
-            params: SessionParams { local: entry.local, minor: new.minor, bufsize: self.config.bufsize },
+            params: SessionParams {
+                local: entry.local,
+                minor: new.minor,
+                bufsize: self.config.bufsize,
+            },
             ledger: entry.ledger.take().unwrap_or_default(),
             filter,
             teach: new.teach,
@@ -264,6 +280,9 @@ impl Node {
         self.sections[section].brain.session_up(up, now);
         let info = SessionInfo { section, peer, ticket: new.ticket, shard, since: now };
         self.sessions.insert(id, info);
+        let sessions = self.sessions.values().filter(|s| s.section == section).count() as u64;
+        let entry = &mut self.sections[section];
+        entry.sessions_max = entry.sessions_max.max(sessions);
         self.log_limited(Level::Notice, &text);
         self.run_section(section, now);
     }
@@ -295,6 +314,7 @@ impl Node {
     }
 
     fn run_section(&mut self, section: usize, _now: Millis) {
+        self.sections[section].task_calls += 1;
         while let Some(action) = self.sections[section].brain.poll_action() {
             let name = self.sections[section].name.clone();
             match action {
@@ -370,7 +390,10 @@ impl Node {
             }
             ShardEvent::Teaching(id) => {
                 let Some((_, name)) = self.named(id) else { return };
-                self.log_limited(Level::Notice, &format!("Teaching {name}: it asked for a lesson."));
+                self.log_limited(
+                    Level::Notice,
+                    &format!("Teaching {name}: it asked for a lesson."),
+                );
             }
             ShardEvent::Taught { id, finished, entries, duration_ms } => {
                 let Some((_, name)) = self.named(id) else { return };
@@ -412,29 +435,28 @@ impl Node {
     ) {
         let Some((info, name)) = self.named(id) else { return };
         self.sessions.remove(&id);
-        let section = &mut self.sections[info.section];
-        section.brain.session_down(id, now);
-        let peer = &mut section.peers[info.peer];
-        peer.session = None;
-        peer.ledger = Some(ledger);
-        peer.past.add(counters);
-        let replaced = !peer.link.counts(info.ticket);
+        self.sections[info.section].brain.session_down(id, now);
         let down = match &close {
             Some(CloseReason::Silence) => Down::Silence,
             Some(CloseReason::BadInput(error)) => {
-                peer.past.last_error = Some((self.clock.wall_ms(), error.to_string()));
+                self.keep_error(&info, error);
                 Down::BadInput
             }
             Some(CloseReason::HandedOver) => Down::Ours,
             None => Down::Lost,
         };
+        let peer = &mut self.sections[info.section].peers[info.peer];
+        peer.session = None;
+        peer.ledger = Some(ledger);
+        peer.past.add(counters);
+        let replaced = !peer.link.counts(info.ticket);
         peer.link.down(info.ticket, down, now);
+        let waiting = peer.waiting.take();
         let why = match close {
             Some(reason) => reason.to_string(),
             None if replaced => "replaced by a newer connection".to_string(),
             None => socket.to_string(),
         };
-        let waiting = peer.waiting.take();
         let level = if replaced { Level::Notice } else { Level::Warning };
         self.log_limited(level, &format!("Peer {name} is DOWN ({why})."));
         if let Some(new) = waiting {
@@ -442,6 +464,22 @@ impl Node {
         }
         self.run_section(info.section, now);
         self.poke.notify_one();
+    }
+
+    /// Keeps a protocol error for `show errors`.
+    fn keep_error(&mut self, info: &SessionInfo, error: &SessionError) {
+        let section = &self.sections[info.section];
+        let peer = &section.peers[info.peer];
+        let event = ErrorEvent {
+            date: report::wall(self.clock.wall_ms()),
+            section: section.name.clone(),
+            peer: peer.name.clone(),
+            source: peer.origin.as_ref().map_or("-".to_string(), ToString::to_string),
+            text: error.to_string(),
+            message: error.message,
+            ..ErrorEvent::default()
+        };
+        self.totals.keep_error(event);
     }
 
     /// A session's place and its peer's full name.

@@ -60,3 +60,29 @@ impl Ready {
 pub fn write_pidfile(path: &str) -> io::Result<()> {
     std::fs::write(path, format!("{}\n", std::process::id()))
 }
+
+/// How many files this process may have open.
+pub fn files_max() -> u32 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current.map_or(u32::MAX, |n| u32::try_from(n).unwrap_or(u32::MAX))
+}
+
+/// Raises the limit of open files to what the system allows.
+pub fn raise_files_max() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Refused: the limit stays, `show info` tells it.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// What the system says of huge pages, for memfd and for anonymous memory.
+pub fn huge_pages() -> String {
+    let chosen = |path: &str| {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let word = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+        word.map_or("unknown".to_string(), |(word, _)| word.to_string())
+    };
+    let memfd = chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    let anonymous = chosen("/sys/kernel/mm/transparent_hugepage/enabled");
+    format!("memfd {memfd}, anonymous {anonymous}")
+}

@@ -60,6 +60,11 @@ impl Ledger {
         cursors.and_then(|t| t.confirmed.get(source)).copied().unwrap_or(0)
     }
 
+    /// By source: [`Ledger::confirmed`].
+    pub fn confirmed_all(&self, table: usize) -> Vec<u64> {
+        self.tables.get(table).map_or(Vec::new(), |t| t.confirmed.clone())
+    }
+
     /// Last id of `table` the peer acked; 0 when none.
     pub fn acked_uid(&self, table: usize) -> u32 {
         self.tables.get(table).map_or(0, |t| t.acked_uid)

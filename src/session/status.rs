@@ -47,6 +47,33 @@ pub struct Counters {
     pub chunks_stale: u64,
 }
 
+impl Counters {
+    /// Adds another session's counts.
+    pub fn add(&mut self, other: &Counters) {
+        self.messages_in += other.messages_in;
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+        self.updates_in += other.updates_in;
+        self.updates_out += other.updates_out;
+        self.entries_taught += other.entries_taught;
+        self.updates_ignored += other.updates_ignored;
+        self.refused_unknown += other.refused_unknown;
+        self.refused_mismatch += other.refused_mismatch;
+        self.refused_tail += other.refused_tail;
+        self.refused_many += other.refused_many;
+        self.unknown_messages += other.unknown_messages;
+        self.errors_in += other.errors_in;
+        self.acks_in += other.acks_in;
+        self.acks_garbage += other.acks_garbage;
+        self.acks_ignored += other.acks_ignored;
+        self.acks_out += other.acks_out;
+        self.heartbeats_in += other.heartbeats_in;
+        self.heartbeats_out += other.heartbeats_out;
+        self.batches_stale += other.batches_stale;
+        self.chunks_stale += other.chunks_stale;
+    }
+}
+
 /// One table in `show peers`. Ids are 0 when there was none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableStatus {
@@ -66,6 +93,8 @@ pub struct TableStatus {
     pub update: u32,
     /// Its `update` when the last lesson we taught began.
     pub teaching_origin: u32,
+    /// By source: position in its change log up to which the peer has everything.
+    pub confirmed: Vec<u64>,
 }
 
 /// A session at one moment.

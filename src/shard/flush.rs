@@ -198,9 +198,11 @@ impl Flush {
         }
         let mut out = Vec::with_capacity(256);
         let mut encoded = Encoded::default();
-        let (mut skipped, mut stopped) = (0, from);
+        let mut skipped = 0;
         let next = part.changes(now, from, TICK_ROWS, |position, entry| {
-            stopped = position + 1;
+            if out.len() >= CHUNK_BYTES {
+                return ControlFlow::Break(());
+            }
             if !passes(subscriber.filter, table, &entry) {
                 return ControlFlow::Continue(());
             }
@@ -217,7 +219,7 @@ impl Flush {
             }
         });
         match next {
-            Ok(next) => encoded.end = next.max(stopped),
+            Ok(next) => encoded.end = next,
             Err(Trimmed { .. }) => return None,
         }
         encoded.cursor = encoded.end;
@@ -249,6 +251,9 @@ impl Flush {
         let mut skipped = 0;
         let uid = ids.uid(from);
         let next = part.scan(now, state.scan, TICK_ROWS, |entry| {
+            if out.len() >= CHUNK_BYTES {
+                return ControlFlow::Break(());
+            }
             if passes(subscriber.filter, table, &entry) {
                 let dictionary = &mut subscriber.dictionary;
                 match encode_update(&entry, uid, Timing::Timed, now, dictionary, &mut out) {

@@ -145,6 +145,25 @@ pub enum ShardEvent {
     OutOfMemory(String),
 }
 
+/// Sums over one shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sums {
+    /// Memory of rows and indexes.
+    pub bytes: u64,
+    /// Live entries.
+    pub entries: u64,
+    /// Entries evicted early because their table was full.
+    pub evictions: u64,
+    /// New entries refused because their table was full.
+    pub refused: u64,
+    /// Updates received in the sessions of now.
+    pub updates_in: u64,
+    /// Updates and lesson entries sent in them.
+    pub updates_out: u64,
+    /// Updates ignored in them.
+    pub updates_ignored: u64,
+}
+
 /// One session on its home.
 struct Conn {
     key: ConnKey,
@@ -460,6 +479,18 @@ impl Shard {
     pub fn dictionary(&self, id: SessionId) -> Vec<Option<Vec<u8>>> {
         let conn = self.conns.iter().find(|(_, c)| c.id == id);
         conn.map_or(Vec::new(), |(_, c)| c.session.dictionary().map(|s| s.map(Vec::from)).collect())
+    }
+
+    /// Sums over this shard's tables and sessions, for `show info`.
+    pub fn sums(&mut self, now: Millis) -> Sums {
+        let mut sums = self.parts.sums(now);
+        for (_, conn) in &self.conns {
+            let counters = conn.session.counters();
+            sums.updates_in += counters.updates_in;
+            sums.updates_out += counters.updates_out + counters.entries_taught;
+            sums.updates_ignored += counters.updates_ignored;
+        }
+        sums
     }
 
     fn is_up_to_date(&self, section: usize) -> bool {

@@ -3,6 +3,7 @@
 //! Owned by the shard; the only place where rows are reached. A part is made when its table is
 //! first used here.
 
+use super::Sums;
 use super::registry::{Registry, Table};
 use crate::Millis;
 use crate::limits::TICK_ROWS;
@@ -96,6 +97,18 @@ impl Parts {
     /// The earliest moment at which [`Parts::expire`] has something to do.
     pub fn next_deadline(&self) -> Option<Millis> {
         self.parts.iter().flatten().filter_map(TablePart::next_deadline).min()
+    }
+
+    /// Memory, entries and evictions of all parts.
+    pub fn sums(&mut self, now: Millis) -> Sums {
+        let mut sums = Sums::default();
+        for part in self.parts.iter_mut().flatten() {
+            sums.bytes += part.bytes() as u64;
+            sums.entries += part.used(now);
+            sums.evictions += part.counters().evictions;
+            sums.refused += part.counters().refused_full;
+        }
+        sums
     }
 
     /// Ends a tick: publishes the sizes of touched tables and evicts what is over the limit

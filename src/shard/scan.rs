@@ -98,25 +98,23 @@ impl Lesson {
         let timing = if self.wish.timed { Timing::Timed } else { Timing::Untimed };
         let mut out = Vec::with_capacity(table.define.len() + CHUNK_BYTES + CHUNK_BYTES / 4);
         out.extend_from_slice(&table.define);
-        let (mut entries, mut skipped, mut rows) = (0u64, 0, 0);
+        let (mut entries, mut skipped) = (0u64, 0);
         let filter = self.wish.filter;
-        // Ids of a lesson are no cursors (protocol.md 5.3), and 0 is the one that is not acked: no
-        // id of a later change can be taken for a repetition.
+        // Ids of a lesson are no cursors (protocol.md 5.3), and 0 is the one that is not acked: no id
+        // of a later change can be taken for a repetition.
         let uid = 0;
         let next = parts.get_mut(table.id).and_then(|part| {
-            part.scan(now, self.cursor, usize::MAX, |entry| {
-                rows += 1;
+            part.scan(now, self.cursor, TICK_ROWS * 4, |entry| {
+                if out.len() >= CHUNK_BYTES {
+                    return ControlFlow::Break(());
+                }
                 if passes(filter, table, &entry) {
                     match encode_update(&entry, uid, timing, now, &mut self.dictionary, &mut out) {
                         Ok(()) => entries += 1,
                         Err(_) => skipped += 1,
                     }
                 }
-                if out.len() >= CHUNK_BYTES || rows >= TICK_ROWS * 4 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                ControlFlow::Continue(())
             })
         });
         self.skipped += skipped;

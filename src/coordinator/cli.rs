@@ -1,0 +1,132 @@
+//! The stats sockets' connections: bytes between a socket and [`CliConn`].
+
+use super::{Shared, commands};
+use crate::config::{CliLevel, SeverityOutput};
+use crate::engine::socket::{Fresh, Listener};
+use crate::limits::{ACCEPT_PAUSE_MS, CLI_READ};
+use crate::runtime_api::{Action, CliConn, Facts, Tables};
+use crate::shard::{Registry, Table};
+use crate::table::TableSpec;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Accepts for the `stats socket` line number `line` for ever. `stats maxconn` bounds them together;
+/// more wait in the kernel's queue, as with HAProxy.
+pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: Arc<Facts>) {
+    let (level, severity) = {
+        let node = node.borrow();
+        let spec = &node.config.stats_sockets[line];
+        (spec.level, spec.severity_output)
+    };
+    loop {
+        let max = node.borrow().config.stats_maxconn as usize;
+        while node.borrow().totals.cli_open >= max {
+            tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS / 10)).await;
+        }
+        match listener.accept().await {
+            Ok((fresh, _)) => {
+                node.borrow_mut().totals.cli_open += 1;
+                node.borrow_mut().totals.cli_total += 1;
+                tokio::task::spawn_local(serve(
+                    node.clone(),
+                    fresh,
+                    level,
+                    severity,
+                    facts.clone(),
+                ));
+            }
+            Err(error) => {
+                let text = format!("stats socket: accept: {error}.");
+                node.borrow_mut().log_limited(crate::observe::log::Level::Alert, &text);
+                tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    node: Shared,
+    fresh: Fresh,
+    level: CliLevel,
+    severity: SeverityOutput,
+    facts: Arc<Facts>,
+) {
+    // An error belongs to this client alone: it has gone.
+    let _ = converse(&node, fresh, level, severity, facts).await;
+    node.borrow_mut().totals.cli_open -= 1;
+}
+
+async fn converse(
+    node: &Shared,
+    fresh: Fresh,
+    level: CliLevel,
+    severity: SeverityOutput,
+    facts: Arc<Facts>,
+) -> io::Result<()> {
+    let (clock, registry, timeout_ms) = {
+        let node = node.borrow();
+        (node.clock, node.registry.clone(), node.config.stats_timeout_ms)
+    };
+    let conn = CliConn::new(facts, level, severity, timeout_ms, clock.now());
+    let mut client = Client { conn, fresh, timeout: Duration::from_millis(timeout_ms) };
+    loop {
+        let tables = Snapshot(registry.all());
+        while let Some(action) = client.conn.poll(clock.now(), &tables) {
+            match action {
+                Action::Write(bytes) => client.write(&bytes).await?,
+                Action::Run(command) => commands::run(node, &mut client, command).await?,
+                Action::Close => return Ok(()),
+            }
+        }
+        let left = client.conn.poll_timeout().map_or(timeout_ms, |at| at.since(clock.now()));
+        let mut bytes = Vec::new();
+        let read = client.fresh.read(&mut bytes, CLI_READ);
+        match tokio::time::timeout(Duration::from_millis(left.max(1)), read).await {
+            Err(_) => client.conn.handle_timeout(clock.now()),
+            Ok(Ok(0)) => client.conn.handle_eof(),
+            Ok(Ok(_)) => client.conn.handle_bytes(&bytes, clock.now()),
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
+/// One client, for commands that answer in pieces.
+pub struct Client {
+    /// Its state.
+    pub conn: CliConn,
+    fresh: Fresh,
+    timeout: Duration,
+}
+
+impl Client {
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // A client that does not read must not hold a dump for ever.
+        tokio::time::timeout(self.timeout, self.fresh.write_all(bytes)).await?
+    }
+
+    /// Sends a piece of a reply on its way, before the next one is made.
+    pub async fn flush(&mut self, tables: &Snapshot, now: crate::Millis) -> io::Result<()> {
+        while let Some(Action::Write(bytes)) = self.conn.poll(now, tables) {
+            self.write(&bytes).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The tables at one moment.
+pub struct Snapshot(pub Vec<Arc<Table>>);
+
+impl Snapshot {
+    /// Of this registry, now.
+    pub fn of(registry: &Registry) -> Snapshot {
+        Snapshot(registry.all())
+    }
+}
+
+impl Tables for Snapshot {
+    fn find(&self, name: &[u8]) -> Option<(usize, Arc<TableSpec>)> {
+        let table = self.0.iter().find(|t| t.spec.name.as_bytes() == name)?;
+        Some((table.id, table.spec.clone()))
+    }
+}

@@ -1,0 +1,213 @@
+//! The stats socket's commands, run across the shards.
+//!
+//! A dump is made of pieces: each shard is asked for one at a time and the client has taken it before
+//! the next is made, so that no client makes a shard work ahead of it.
+
+use super::cli::{Client, Snapshot};
+use super::{Shared, report};
+use crate::limits::{CHUNK_BYTES, TICK_ROWS};
+use crate::runtime_api::clear_table::{ClearTable, Progress};
+use crate::runtime_api::row::write_header;
+use crate::runtime_api::select::Select;
+use crate::runtime_api::set_table::{self, SetTable, Target};
+use crate::runtime_api::show_table::{Budget, Dump, NOT_DUMPED, Query};
+use crate::runtime_api::{
+    CliError, Command, show_env, show_errors, show_info, show_peers, show_stat,
+};
+use crate::shard::{Shard, Table};
+use crate::table::ScanCursor;
+use crate::table::part::shard_of_id;
+use std::io;
+use std::sync::Arc;
+
+/// Runs `command` and hands its reply to the client's connection.
+pub async fn run(node: &Shared, client: &mut Client, command: Command) -> io::Result<()> {
+    let result = match command {
+        Command::ShowTables => show_tables(node, client).await,
+        Command::ShowTable(query) => return show_table(node, client, query).await,
+        Command::SetTable(command) => set_table(node, command).await,
+        Command::ClearTable(command) => clear_table(node, command).await,
+        Command::ShowPeers(query) => {
+            let views = report::peers(node).await;
+            let mut text = String::new();
+            let result = show_peers::write(&query, &views, &mut text);
+            client.conn.handle_reply(text.as_bytes());
+            result
+        }
+        Command::ShowInfo(format) => {
+            let info = report::info(node).await;
+            let mut text = String::new();
+            show_info::write(format, &info, &mut text);
+            client.conn.handle_reply(text.as_bytes());
+            Ok(())
+        }
+        Command::ShowStat(query) => {
+            let mut text = String::new();
+            show_stat::write(&query, &report::listeners(&node.borrow()), &mut text);
+            client.conn.handle_reply(text.as_bytes());
+            Ok(())
+        }
+        Command::ShowErrors(query) => {
+            let node = node.borrow();
+            let names: Vec<String> = node.sections.iter().map(|s| s.name.clone()).collect();
+            let (total, events) = (node.totals.errors_total, &node.totals.errors);
+            let events: Vec<_> = events.iter().cloned().collect();
+            let now = report::wall(node.clock.wall_ms());
+            let mut text = String::new();
+            let result = show_errors::write(&query, &names, now, total, &events, &mut text);
+            client.conn.handle_reply(text.as_bytes());
+            result
+        }
+        Command::ShowEnv(name) => {
+            use std::os::unix::ffi::OsStringExt;
+            let vars: Vec<(Vec<u8>, Vec<u8>)> =
+                std::env::vars_os().map(|(k, v)| (k.into_vec(), v.into_vec())).collect();
+            let vars = vars.iter().map(|(k, v)| (k.as_slice(), v.as_slice()));
+            let mut text = Vec::new();
+            let result = show_env::write(vars, name.as_deref(), &mut text);
+            client.conn.handle_reply(&text);
+            result
+        }
+    };
+    end(node, client, result);
+    Ok(())
+}
+
+fn end(node: &Shared, client: &mut Client, result: Result<(), CliError>) {
+    if let Err(error) = result {
+        client.conn.handle_error(&error);
+    }
+    client.conn.handle_reply_end(node.borrow().clock.now());
+}
+
+fn table(node: &Shared, id: usize) -> Result<Arc<Table>, CliError> {
+    node.borrow().registry.get(id).ok_or(CliError::NoSuchTable)
+}
+
+/// Live entries of a table on all shards, exactly.
+async fn used(node: &Shared, table: &Arc<Table>) -> u64 {
+    let shards = node.borrow().shards.clone();
+    let mut used = 0;
+    for shard in 0..shards.len() {
+        let id = table.id;
+        let count =
+            move |shard: &mut Shard, now| shard.parts.get_mut(id).map_or(0, |part| part.used(now));
+        used += shards.run(shard, count).await.unwrap_or(0);
+    }
+    used
+}
+
+async fn show_tables(node: &Shared, client: &mut Client) -> Result<(), CliError> {
+    let tables = node.borrow().registry.all();
+    let mut text = Vec::new();
+    for table in tables.iter().rev() {
+        write_header(&table.spec, used(node, table).await, &mut text);
+    }
+    client.conn.handle_reply(&text);
+    Ok(())
+}
+
+/// `shards` of the peers section a table belongs to.
+fn peer_shards(node: &Shared, table: &Table) -> u32 {
+    table.section.map_or(0, |section| node.borrow().sections[section].shards)
+}
+
+async fn show_table(node: &Shared, client: &mut Client, query: Query) -> io::Result<()> {
+    let table = match table(node, query.table) {
+        Ok(table) => table,
+        Err(error) => {
+            end(node, client, Err(error));
+            return Ok(());
+        }
+    };
+    let (shards, clock) = (node.borrow().shards.clone(), node.borrow().clock);
+    let tables = Snapshot::of(&node.borrow().registry);
+    let used = used(node, &table).await;
+    let mut header = Vec::new();
+    write_header(&table.spec, used, &mut header);
+    if query.is_dump() {
+        if !query.dump && used > 0 {
+            header.extend_from_slice(NOT_DUMPED.as_bytes());
+        }
+        client.conn.handle_reply(&std::mem::take(&mut header));
+    }
+    let (query, peer_shards) = (Arc::new(query), peer_shards(node, &table));
+    let mut found = query.is_dump();
+    for shard in 0..shards.len() {
+        let mut cursor = Some(ScanCursor::default());
+        while let Some(from) = cursor {
+            let (query, id) = (query.clone(), table.id);
+            let piece = move |shard: &mut Shard, now| {
+                let hasher = shard.parts.registry().hasher.clone();
+                let cx = Dump { now, hasher: &hasher, shards: peer_shards };
+                let budget = Budget { rows: TICK_ROWS, bytes: CHUNK_BYTES };
+                let mut text = Vec::new();
+                let part = shard.parts.get_mut(id);
+                let next = part.and_then(|part| query.run(part, from, budget, &cx, &mut text));
+                (text, next)
+            };
+            let Some((text, next)) = shards.run(shard, piece).await else { break };
+            if !found && !text.is_empty() {
+                found = true;
+                client.conn.handle_reply(&header);
+            }
+            client.conn.handle_reply(&text);
+            client.flush(&tables, clock.now()).await?;
+            cursor = next;
+        }
+    }
+    let pointer = matches!(query.select, Select::Pointer(_));
+    let missing = if pointer && !found { Err(CliError::NoEntryAtPointer) } else { Ok(()) };
+    end(node, client, missing);
+    Ok(())
+}
+
+async fn set_table(node: &Shared, command: SetTable) -> Result<(), CliError> {
+    let table = table(node, command.table)?;
+    let (shards, hasher) = (node.borrow().shards.clone(), node.borrow().registry.hasher.clone());
+    let shard = match &command.target {
+        Target::Key(key) => table.place.owner(hasher.hash(key)) as usize,
+        Target::Pointer(id) => shard_of_id(*id) as usize,
+    };
+    if shard >= shards.len() {
+        return Err(CliError::NoEntryAtPointer);
+    }
+    let set = move |shard: &mut Shard, now| {
+        let others = table.used().saturating_sub(table.used_by(shard.parts.shard()));
+        let part = shard.parts.part_mut(&table).map_err(|_| CliError::TableFull)?;
+        part.set_others_used(others);
+        let reply = set_table::run(&command, part, now, &hasher);
+        shard.parts.touch(table.id);
+        reply
+    };
+    shards.run(shard, set).await.unwrap_or(Err(CliError::TableFull))
+}
+
+async fn clear_table(node: &Shared, command: ClearTable) -> Result<(), CliError> {
+    let table = table(node, command.table)?;
+    let (shards, command) = (node.borrow().shards.clone(), Arc::new(command));
+    let mut gone = 0;
+    for shard in 0..shards.len() {
+        let mut cursor = Some(ScanCursor::default());
+        while let Some(from) = cursor.take() {
+            let (command, id) = (command.clone(), table.id);
+            let clear = move |shard: &mut Shard, now| {
+                let hasher = shard.parts.registry().hasher.clone();
+                let part = shard.parts.get_mut(id)?;
+                let progress = command.run(part, from, TICK_ROWS, now, &hasher);
+                shard.parts.touch(id);
+                Some(progress)
+            };
+            match shards.run(shard, clear).await.flatten() {
+                Some(Progress::More(count, next)) => {
+                    gone += count;
+                    cursor = Some(next);
+                }
+                Some(Progress::Done(count)) => gone += count,
+                None => {}
+            }
+        }
+    }
+    let pointer = matches!(command.select, Select::Pointer(_));
+    if pointer && gone == 0 { Err(CliError::NoEntryAtPointer) } else { Ok(()) }
+}

@@ -1,0 +1,378 @@
+//! What `show peers`, `show info` and `show stat` say about the node: facts gathered from the
+//! coordinator and every shard.
+
+use super::peers::{Peer, Section};
+use super::{Node, Shared};
+use crate::Millis;
+use crate::limits::{ERRORS_KEPT_MAX, HANDSHAKES_MAX};
+use crate::observe::time::{WallTime, When};
+use crate::runtime_api::Facts;
+use crate::runtime_api::show_errors::ErrorEvent;
+use crate::runtime_api::show_info::NodeInfo;
+use crate::runtime_api::show_peers::{AppletView, PeerView, SectionView, SharedTableView};
+use crate::runtime_api::show_stat::ListenerView;
+use crate::session::{Counters, SessionStatus, TableStatus};
+use crate::shard::{SessionId, Shard, Table};
+use crate::wire::hello::Status;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Counts of the node as a whole.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Connections closed because too many handshakes were under way.
+    pub handshakes_refused: u64,
+    /// Hellos that were wrong or late.
+    pub handshakes_failed: u64,
+    /// Stats socket connections open now.
+    pub cli_open: usize,
+    /// Stats socket connections ever.
+    pub cli_total: u64,
+    /// Lessons learned.
+    pub lessons_learned: u64,
+    /// Lessons taught.
+    pub lessons_taught: u64,
+    /// Refused definitions.
+    pub tables_refused: u64,
+    /// Protocol errors ever.
+    pub errors_total: u64,
+    /// The last of them.
+    pub errors: VecDeque<ErrorEvent>,
+}
+
+impl Totals {
+    /// Keeps a protocol error, forgetting the oldest.
+    pub fn keep_error(&mut self, mut event: ErrorEvent) {
+        event.number = self.errors_total;
+        self.errors_total += 1;
+        if self.errors.len() == ERRORS_KEPT_MAX {
+            self.errors.pop_front();
+        }
+        self.errors.push_back(event);
+    }
+}
+
+/// Counts of a peer's sessions that are over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PastCounters(Counters);
+
+impl PastCounters {
+    /// Adds a session that has ended.
+    pub fn add(&mut self, other: &Counters) {
+        self.0.add(other);
+    }
+
+    /// Together with the session of now, if there is one.
+    fn with(&self, now: Option<&SessionStatus>) -> Counters {
+        let mut sum = self.0;
+        if let Some(status) = now {
+            sum.add(&status.counters);
+        }
+        sum
+    }
+}
+
+/// Wall time for display.
+pub fn wall(ms: u64) -> WallTime {
+    WallTime { unix_us: ms * 1000, offset_s: 0 }
+}
+
+/// What never changes while the node runs.
+pub fn facts(node: &Node, startup_logs: &str) -> Arc<Facts> {
+    let sockets = &node.config.stats_sockets;
+    let addresses = sockets.iter().flat_map(|s| s.bind.addresses.iter().map(|a| (a, s.level)));
+    Arc::new(Facts {
+        version: crate::VERSION.to_string(),
+        sockets: addresses.map(|(a, level)| (a.to_string(), level)).collect(),
+        startup_logs: startup_logs.to_string(),
+        started: node.started,
+        bufsize: node.config.bufsize,
+    })
+}
+
+/// A table's change log on one shard.
+#[derive(Clone, Copy, Default)]
+struct Log {
+    head: u64,
+}
+
+/// What one shard knows for `show peers`.
+struct ShardView {
+    statuses: Vec<(SessionId, SessionStatus)>,
+    dictionaries: HashMap<SessionId, Vec<Option<Vec<u8>>>>,
+    logs: Vec<Log>,
+}
+
+fn ask_shard(shard: &mut Shard, _now: Millis) -> ShardView {
+    let statuses = shard.statuses();
+    let dictionaries = statuses.iter().map(|(id, _)| (*id, shard.dictionary(*id))).collect();
+    let tables = shard.parts.registry().all();
+    let logs = tables
+        .iter()
+        .map(|t| match shard.parts.get_mut(t.id) {
+            Some(part) => Log { head: part.change_head(), local: part.counters().updates_local },
+            None => Log::default(),
+        })
+        .collect();
+    ShardView { statuses, dictionaries, logs }
+}
+
+/// Everything `show peers` prints, last declared first.
+pub async fn peers(node: &Shared) -> Vec<SectionView> {
+    let shards = node.borrow().shards.clone();
+    let mut views = Vec::new();
+    for shard in 0..shards.len() {
+        views.extend(shards.run(shard, ask_shard).await);
+    }
+    let node = node.borrow();
+    let now = node.clock.now();
+    node.sections.iter().rev().map(|s| section(&node, s, &views, now)).collect()
+}
+
+fn when(at: Option<Millis>, now: Millis) -> When {
+    match at {
+        None => When::Never,
+        Some(at) if at <= now => When::Past,
+        Some(at) => When::Ms(at.since(now)),
+    }
+}
+
+fn ago(at: Option<Millis>, now: Millis) -> When {
+    at.map_or(When::Never, |at| When::Ms(now.since(at)))
+}
+
+fn section(node: &Node, section: &Section, views: &[ShardView], now: Millis) -> SectionView {
+    let tables = node.registry.of_section(section.index);
+    let peers = section.peers.iter().enumerate().rev();
+    SectionView {
+        name: section.name.clone(),
+        pointer: pointer(1, section.index, 0, 0),
+        changed: wall(section.changed_ms),
+        disabled: false,
+        flags: section.brain.flags(),
+        resync_timeout: when(section.brain.resync_timeout(), now),
+        task_calls: section.task_calls,
+        peers: peers.map(|(i, p)| peer(node, section, (i, p), views, &tables, now)).collect(),
+    }
+}
+
+/// A number for display that tells things apart.
+fn pointer(kind: u64, section: usize, peer: usize, table: usize) -> u64 {
+    0x5500_0000_0000
+        | kind << 36
+        | (section as u64) << 28
+        | (peer as u64) << 16
+        | (table as u64) << 4
+}
+
+fn peer(
+    node: &Node,
+    section: &Section,
+    (index, peer): (usize, &Peer),
+    views: &[ShardView],
+    tables: &[Arc<Table>],
+    now: Millis,
+) -> PeerView {
+    let status = peer.session.and_then(|id| {
+        views.iter().flat_map(|v| &v.statuses).find(|(i, _)| *i == id).map(|(_, status)| status)
+    });
+    let rx_dict = peer.session.and_then(|id| views.iter().find_map(|v| v.dictionaries.get(&id)));
+    let counters = peer.past.with(status);
+    let link = peer.link.counters();
+    let established = status.is_some();
+    let current = |table: Option<usize>| table.filter(|t| *t < tables.len());
+    let shared = tables.iter().map(|t| {
+        let found = status.and_then(|s| s.tables.iter().find(|x| x.table == t.index));
+        shared_table(section.index, index, peer, t, found, views)
+    });
+    // Highest id first, as HAProxy prints them.
+    let reversed = |t: usize| tables.len() - 1 - t;
+    PeerView {
+        name: peer.name.clone(),
+        pointer: pointer(2, section.index, index, 0),
+        local: peer.local,
+        active: peer.link.current().is_some(),
+        address: peer.address.as_ref().map_or_else(
+            || peer.origin.as_ref().map_or("-".to_string(), ToString::to_string),
+            ToString::to_string,
+        ),
+        app_state: if established { "RUNNING" } else { "STOPPED" },
+        learn_state: status.map_or("NOTASSIGNED", |s| s.learn),
+        last_status: Status::name_of(peer.link.status()),
+        last_hdshk: ago(peer.link.handshake_at(), now),
+        reconnect: when(peer.link.reconnect_at(), now),
+        heartbeat: status.map_or(When::Never, |s| when(Some(s.heartbeat_at), now)),
+        confirm: status.map_or(0, |s| u64::from(s.confirm)),
+        tx_hbt: counters.heartbeats_out,
+        rx_hbt: counters.heartbeats_in,
+        no_hbt: link.no_hbt,
+        new_conn: link.new_conn,
+        proto_err: link.proto_err,
+        coll: link.coll,
+        flags: 0,
+        applet: established.then(|| AppletView {
+            pointer: pointer(3, section.index, index, 0),
+            st0: 7,
+            st1: 0,
+            task_calls: counters.messages_in,
+            state: "EST",
+        }),
+        accepted: peer
+            .origin
+            .as_ref()
+            .filter(|_| peer.link.is_accepted())
+            .map(|o| (o.to_string(), bound(node, section.index))),
+        remote_table: status.and_then(|s| current(s.current_in)).map(reversed),
+        last_local_table: status.and_then(|s| current(s.current_out)).map(reversed),
+        tables: shared.rev().collect(),
+        tx_dict: Vec::new(),
+        rx_dict: rx_dict.cloned().unwrap_or_default(),
+        bytes_in: counters.bytes_in,
+        bytes_out: counters.bytes_out,
+        updates_in: counters.updates_in,
+        updates_ignored: counters.updates_ignored,
+        updates_out: counters.updates_out + counters.entries_taught,
+    }
+}
+
+/// Where a section listens, as configured.
+fn bound(node: &Node, section: usize) -> String {
+    let bind = node.config.peers[section].bind.as_ref();
+    bind.and_then(|b| b.addresses.first()).map_or("-".to_string(), ToString::to_string)
+}
+
+fn shared_table(
+    section: usize,
+    index: usize,
+    peer: &Peer,
+    table: &Arc<Table>,
+    status: Option<&TableStatus>,
+    views: &[ShardView],
+) -> SharedTableView {
+    let log = |v: &ShardView| v.logs.get(table.id).copied().unwrap_or_default();
+    let shards = views.len() as u64;
+    // The newest id any shard has given: positions count from 1, ids in steps of the shards.
+    let newest = views.iter().enumerate().map(|(s, v)| match log(v).head {
+        0 | 1 => 0,
+        head => ((head - 1) * shards + s as u64) as u32,
+    });
+    let newest = newest.max().unwrap_or(0);
+    let confirmed = status.map(|s| &s.confirmed);
+    let kept = |source: usize| match (&confirmed, &peer.ledger) {
+        (Some(confirmed), _) => confirmed.get(source).copied().unwrap_or(0),
+        (None, Some(ledger)) => ledger.confirmed(table.index, source),
+        (None, None) => 0,
+    };
+    let lag = views.iter().enumerate().map(|(s, v)| log(v).head.saturating_sub(kept(s).max(1)));
+    SharedTableView {
+        name: table.spec.name.clone(),
+        pointer: pointer(4, section, index, table.index + 1),
+        table_pointer: pointer(5, section, 0, table.id + 1),
+        local_id: table.index as u32 + 1,
+        remote_id: status.map_or(0, |s| s.remote_id as u32),
+        flags: 0,
+        remote_data: status.map_or(0, |s| s.remote_data),
+        last_acked: status.map_or(0, |s| s.last_acked),
+        last_pushed: status.map_or(0, |s| s.last_pushed),
+        last_get: status.map_or(0, |s| s.last_get),
+        teaching_origin: status.map_or(0, |s| s.teaching_origin),
+        update: status.map_or(0, |s| s.update),
+        table_update: newest,
+        local_update: newest,
+        commit_update: newest,
+        refcnt: 1,
+        lag_updates: lag.sum(),
+        unsent_updates: 0,
+        lag_ms: 0,
+    }
+}
+
+/// Everything `show info` prints.
+pub async fn info(node: &Shared) -> NodeInfo {
+    let shards = node.borrow().shards.clone();
+    let (mut bytes, mut entries, mut evictions, mut received) = (0u64, 0u64, [0u64; 2], 0u64);
+    let mut sent = 0;
+    let mut ignored = 0;
+    for shard in 0..shards.len() {
+        let sums = shards.run(shard, |shard, now| shard.sums(now)).await.unwrap_or_default();
+        bytes += sums.bytes;
+        entries += sums.entries;
+        evictions[0] += sums.evictions;
+        evictions[1] += sums.refused;
+        received += sums.updates_in;
+        sent += sums.updates_out;
+        ignored += sums.updates_ignored;
+    }
+    let node = node.borrow();
+    let now = node.clock.now();
+    let uptime_us = now.since(node.started) * 1000;
+    let peers = || node.sections.iter().flat_map(|s| &s.peers);
+    let past = peers().fold(Counters::default(), |mut sum, p| {
+        sum.add(&p.past.0);
+        sum
+    });
+    let sessions = node.sessions.len();
+    NodeInfo {
+        name: "stickring".to_string(),
+        version: crate::VERSION.to_string(),
+        release_date: crate::RELEASE_DATE.to_string(),
+        threads: node.shards.len() as u32,
+        pid: std::process::id(),
+        uptime_us,
+        start_us: (node.clock.wall_ms() * 1000).saturating_sub(uptime_us),
+        boot_ms: 0,
+        memory_reserved_bytes: bytes,
+        memory_used_bytes: bytes,
+        files_max: crate::engine::process::files_max(),
+        connections_max: (HANDSHAKES_MAX + peers().count()) as u32,
+        connections: (sessions + node.handshakes + node.totals.cli_open) as u32,
+        connections_total: peers().map(|p| p.link.counters().new_conn).sum::<u64>() as u32
+            + node.totals.cli_total as u32,
+        tasks: (sessions * 2 + node.handshakes + node.totals.cli_open) as u32,
+        idle_pct: 100,
+        node: node.config.node.clone().unwrap_or_else(|| node.config.localpeer.clone()),
+        stopping: node.stopping,
+        jobs: (sessions + node.listeners) as u32,
+        listeners: node.listeners as u32,
+        active_peers: peers().filter(|p| p.link.current().is_some()).count() as u32,
+        connected_peers: peers().filter(|p| p.session.is_some()).count() as u32,
+        dropped_logs: node.log.dropped() as u32,
+        engine: node.engine.name().to_string(),
+        huge_pages: crate::engine::process::huge_pages(),
+        tables: [node.registry.all().len() as u64, entries, bytes],
+        updates: [
+            received + past.updates_in,
+            received + past.updates_in,
+            ignored + past.updates_ignored,
+            sent + past.updates_out + past.entries_taught,
+        ],
+        evictions,
+        lessons: [node.totals.lessons_learned, node.totals.lessons_taught],
+        protocol_errors: node.totals.errors_total,
+        ..NodeInfo::default()
+    }
+}
+
+/// One row a peers section, for `show stat`.
+pub fn listeners(node: &Node) -> Vec<ListenerView> {
+    let sections = node.sections.iter();
+    sections
+        .map(|s| {
+            let sum = s.peers.iter().fold(Counters::default(), |mut sum, p| {
+                sum.add(&p.past.0);
+                sum
+            });
+            let now = s.peers.iter().filter(|p| p.session.is_some()).count() as u64;
+            let ever = s.peers.iter().map(|p| p.link.counters().new_conn).sum();
+            ListenerView {
+                section: s.name.clone(),
+                iid: s.index as u32 + 1,
+                sessions: [now, s.sessions_max.max(now), s.peers.len() as u64, ever],
+                bytes: [sum.bytes_in, sum.bytes_out],
+                refused: node.totals.handshakes_refused + node.totals.handshakes_failed,
+                rate: [0, 0],
+                stopped: node.stopping,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,354 @@
+//! From a checked configuration to running shards, and back to an exit code.
+
+use super::peers::Section;
+use super::{Logger, Node, Shards, accept, cli, report};
+use crate::Millis;
+use crate::config::Config;
+use crate::engine::mesh::{MeshEnd, mesh};
+use crate::engine::socket::{Bound, SocketError, listen};
+use crate::engine::{Clock, Doorbell, Engine, thread};
+use crate::limits::{CONTROL_SLOTS, EVENT_SLOTS, SHARDS_MAX, STOP_MS};
+use crate::shard::message::Message;
+use crate::shard::{Control, Registry, ShardEvent, ShardParams};
+use crate::table::KeyHasher;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+
+/// Why the node does not start.
+///
+/// *Effect:* the process ends with exit code 1; nothing it opened stays.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A listening socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// A thread or its runtime.
+    #[error("cannot start shard {shard}: {source}")]
+    Shard {
+        /// Its number.
+        shard: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Listening sockets, opened before any thread exists so that their errors are plain.
+#[derive(Debug)]
+pub struct Opened {
+    /// (section, socket).
+    pub peers: Vec<(usize, Bound)>,
+    /// (index of the `stats socket` line, socket).
+    pub stats: Vec<(usize, Bound)>,
+}
+
+/// Opens everything the configuration listens on.
+pub fn open(config: &Config) -> Result<Opened, SocketError> {
+    let mut opened = Opened { peers: Vec::new(), stats: Vec::new() };
+    for (section, spec) in config.peers.iter().enumerate() {
+        if let Some(bind) = &spec.bind {
+            opened.peers.extend(listen(bind)?.into_iter().map(|bound| (section, bound)));
+        }
+    }
+    for (line, spec) in config.stats_sockets.iter().enumerate() {
+        opened.stats.extend(listen(&spec.bind)?.into_iter().map(|bound| (line, bound)));
+    }
+    Ok(opened)
+}
+
+/// What a start needs to know besides the configuration.
+pub struct Setup {
+    /// The configuration.
+    pub config: Config,
+    /// I/O engine.
+    pub engine: Engine,
+    /// Sockets.
+    pub opened: Opened,
+    /// Nothing on stderr.
+    pub quiet: bool,
+    /// What was said so far, for `show startup-logs`.
+    pub startup_logs: String,
+    /// Random bytes for the key hash and for timers.
+    pub seeds: [u64; 4],
+}
+
+/// What shards are and why, for the log.
+struct Placement {
+    shards: usize,
+    cpus: Vec<Option<core_affinity::CoreId>>,
+    note: Option<String>,
+}
+
+/// How many shards, and whether each has a CPU of its own.
+fn place(config: &Config) -> Placement {
+    let cpus = thread::cpus();
+    let parallelism = thread::parallelism();
+    let wanted = config.nbthread.map_or(parallelism, |n| n as usize);
+    let shards = wanted.clamp(1, SHARDS_MAX);
+    let note = if !config.stickring.pin {
+        Some("not pinning shards to CPUs: 'pin off'".to_string())
+    } else if shards > cpus.len() {
+        let (n, m) = (shards, cpus.len());
+        Some(format!("not pinning shards to CPUs: {n} shards, {m} CPUs allowed"))
+    } else if shards > parallelism {
+        Some(format!("not pinning shards to CPUs: {shards} shards, quota of {parallelism} CPUs"))
+    } else {
+        None
+    };
+    let pinned = |shard: usize| note.is_none().then(|| cpus[shard]);
+    Placement { shards, cpus: (0..shards).map(pinned).collect(), note }
+}
+
+/// All tables of the configuration.
+fn registry(config: &Config, shards: usize, seeds: [u64; 4]) -> Arc<Registry> {
+    let names = config.peers.iter().map(|p| p.name.clone()).collect();
+    let auto = config.stickring.auto_tables;
+    let registry = Registry::new(KeyHasher::new(seeds), shards as u32, names, auto);
+    for table in &config.tables {
+        let section = table.section.map(|s| (s, registry.section_len(s)));
+        registry.declare(section, table.spec.clone());
+    }
+    Arc::new(registry)
+}
+
+/// Starts the node and waits for its end. Returns the process's exit code. `ready` is called when
+/// every shard runs and connections are taken.
+pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32, StartError> {
+    let placement = place(&setup.config);
+    let shards = placement.shards;
+    let registry = registry(&setup.config, shards, setup.seeds);
+    let sections = setup.config.peers.len();
+    let up_to_date: Arc<Vec<AtomicBool>> =
+        Arc::new((0..sections).map(|_| AtomicBool::new(false)).collect());
+    let bells: Arc<Vec<Doorbell>> = Arc::new((0..shards).map(|_| Doorbell::default()).collect());
+    let (events_tx, events_rx) = mpsc::channel(EVENT_SLOTS);
+    let (mut control, mut params) = (Vec::new(), Vec::new());
+    for (id, mesh) in mesh(shards, &bells).into_iter().enumerate() {
+        let (tx, rx) = mpsc::channel(CONTROL_SLOTS);
+        control.push(tx);
+        params.push(shard_params(id, mesh, rx, &setup, &registry, &bells, &events_tx, &up_to_date));
+    }
+    let handle = Shards { control, bells };
+    let (report_tx, report_rx) = std::sync::mpsc::channel();
+    let (exit_tx, exit_rx) = std::sync::mpsc::channel();
+    let engine = setup.engine;
+    let mut threads = Vec::new();
+    let parts = (registry, up_to_date, handle);
+    let mut first = Some((setup, parts, events_rx, exit_tx, ready));
+    for (id, params) in params.into_iter().enumerate() {
+        let report = report_tx.clone();
+        let report = move |result| drop(report.send((id, result)));
+        let cpu = placement.cpus[id];
+        let name = format!("shard-{id}");
+        let spawned = match first.take() {
+            Some((setup, parts, events, exit, ready)) => {
+                let note = placement.note.clone();
+                thread::spawn(name, engine, cpu, report, move || async move {
+                    shard_zero(params, setup, parts, events, note, ready, exit).await;
+                })
+            }
+            None => {
+                thread::spawn(name, engine, cpu, report, move || crate::shard::run(params, Clock))
+            }
+        };
+        threads.push(spawned.map_err(|source| StartError::Shard { shard: id, source })?);
+    }
+    drop((report_tx, events_tx));
+    for (shard, result) in report_rx {
+        result.map_err(|source| StartError::Shard { shard, source })?;
+    }
+    // Shard 0 says when and how it ends; then the others have a moment to end, too.
+    let code = exit_rx.recv().unwrap_or(1);
+    let deadline = std::time::Duration::from_millis(STOP_MS);
+    let (done_tx, done_rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        threads.into_iter().for_each(|t| drop(t.join()));
+        let _ = done_tx.send(());
+    });
+    let _ = done_rx.recv_timeout(deadline);
+    Ok(code)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn shard_params(
+    id: usize,
+    mesh: MeshEnd<Message>,
+    control: mpsc::Receiver<Control>,
+    setup: &Setup,
+    registry: &Arc<Registry>,
+    bells: &Arc<Vec<Doorbell>>,
+    events: &mpsc::Sender<ShardEvent>,
+    up_to_date: &Arc<Vec<AtomicBool>>,
+) -> ShardParams {
+    ShardParams {
+        id,
+        engine: setup.engine,
+        registry: registry.clone(),
+        mesh,
+        bells: bells.clone(),
+        control,
+        events: events.clone(),
+        up_to_date: up_to_date.clone(),
+    }
+}
+
+type NodeParts = (Arc<Registry>, Arc<Vec<AtomicBool>>, Shards);
+
+/// Shard 0's thread: a shard like the others, and the coordinator beside it.
+async fn shard_zero(
+    params: ShardParams,
+    setup: Setup,
+    (registry, up_to_date, shards): NodeParts,
+    events: mpsc::Receiver<ShardEvent>,
+    note: Option<String>,
+    ready: impl FnOnce(),
+    exit: std::sync::mpsc::Sender<i32>,
+) {
+    let clock = Clock;
+    let now = clock.now();
+    let log = Logger::new(&setup.config.logs, setup.quiet);
+    let config = Arc::new(setup.config);
+    let seed = setup.seeds[0];
+    let sections = config.peers.iter().enumerate();
+    let node = Node {
+        sections: sections
+            .map(|(i, p)| Section::new(i, p, now, clock.wall_ms(), seed.rotate_left(i as u32)))
+            .collect(),
+        clock,
+        engine: setup.engine,
+        started: now,
+        registry,
+        shards: shards.clone(),
+        up_to_date,
+        sessions: HashMap::new(),
+        next_session: 1,
+        seed,
+        listeners: setup.opened.peers.len() + setup.opened.stats.len(),
+        handshakes: 0,
+        totals: report::Totals::default(),
+        log: log.clone(),
+        poke: Rc::new(Notify::new()),
+        stopping: false,
+        config: config.clone(),
+    };
+    let node = Rc::new(RefCell::new(node));
+    if let Some(note) = note {
+        log.notice(&format!("{note}."));
+    }
+    let facts = report::facts(&node.borrow(), &setup.startup_logs);
+    let listening = listen_all(&node, setup.opened, facts, &log);
+    tokio::task::spawn_local(super::run(node.clone(), events));
+    tokio::task::spawn_local(wait_for_signals(node.clone(), exit));
+    if listening {
+        ready();
+    }
+    crate::shard::run(params, clock).await;
+    // The stats sockets' replies under way get a last turn.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+/// Starts to accept everywhere; false when a socket was not taken by the runtime.
+fn listen_all(
+    node: &super::Shared,
+    opened: Opened,
+    facts: Arc<crate::runtime_api::Facts>,
+    log: &Logger,
+) -> bool {
+    let mut all = true;
+    for (section, bound) in opened.peers {
+        let address = bound.local_addr();
+        let name = node.borrow().sections[section].name.clone();
+        match bound.into_listener() {
+            Ok(listener) => {
+                log.notice(&format!("Peers section {name} listens on {address}."));
+                tokio::task::spawn_local(accept::accept_loop(node.clone(), section, listener));
+            }
+            Err(error) => {
+                all = false;
+                log.warning(&format!("Peers section {name}: {address}: {error}."));
+            }
+        }
+    }
+    for (line, bound) in opened.stats {
+        let address = bound.address.to_string();
+        match bound.into_listener() {
+            Ok(listener) => {
+                log.notice(&format!("Stats socket listens on {address}."));
+                tokio::task::spawn_local(cli::accept_loop(
+                    node.clone(),
+                    line,
+                    listener,
+                    facts.clone(),
+                ));
+            }
+            Err(error) => {
+                all = false;
+                log.warning(&format!("Stats socket {address}: {error}."));
+            }
+        }
+    }
+    all
+}
+
+/// Ends the node on SIGTERM (143), SIGINT (130) or SIGUSR1 (0); SIGHUP logs the peers' states.
+async fn wait_for_signals(node: super::Shared, exit: std::sync::mpsc::Sender<i32>) {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::user_defined1(),
+        SignalKind::hangup(),
+    ];
+    let mut streams = Vec::new();
+    for kind in kinds {
+        match signal(kind) {
+            Ok(stream) => streams.push(stream),
+            Err(error) => {
+                node.borrow().log.warning(&format!("cannot catch signals: {error}."));
+                return;
+            }
+        }
+    }
+    let [term, int, usr1, hup] = &mut streams[..] else { return };
+    let (code, name) = loop {
+        tokio::select! {
+            _ = term.recv() => break (143, "SIGTERM"),
+            _ = int.recv() => break (130, "SIGINT"),
+            _ = usr1.recv() => break (0, "SIGUSR1"),
+            _ = hup.recv() => node.borrow().log_states(),
+        }
+    };
+    let shards = {
+        let mut node = node.borrow_mut();
+        node.stopping = true;
+        node.log.notice(&format!("{name} received, closing all sessions and leaving."));
+        node.shards.clone()
+    };
+    // The exit code first: a shard that does not end in time must not keep the process.
+    let _ = exit.send(code);
+    for shard in (0..shards.len()).rev() {
+        let _ = shards.tell(shard, Control::Stop);
+    }
+}
+
+impl Node {
+    /// One line a peer, as SIGHUP asks for.
+    fn log_states(&self) {
+        let now: Millis = self.clock.now();
+        for section in &self.sections {
+            for peer in section.peers.iter().filter(|p| !p.local) {
+                let state = match peer.session.and_then(|id| self.sessions.get(&id)) {
+                    Some(info) => format!("up for {} s", now.since(info.since) / 1000),
+                    None => "down".to_string(),
+                };
+                let (section, name) = (&section.name, &peer.name);
+                self.log.notice(&format!("SIGHUP received, peer {section}/{name} is {state}."));
+            }
+        }
+    }
+}
