@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn modes() {
         use Mode::*;
-        let start = |mode, timed| Prompt { mode, timed };
+        let start = |mode, timed| super::Prompt { mode, timed };
         for (before, words, after) in [
             (start(Single, false), "", Some(start(Prompt, false))),
             (start(Interactive, false), "", Some(start(Prompt, false))),
