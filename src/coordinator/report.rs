@@ -110,7 +110,7 @@ fn ask_shard(shard: &mut Shard, _now: Millis) -> ShardView {
     let logs = tables
         .iter()
         .map(|t| match shard.parts.get_mut(t.id) {
-            Some(part) => Log { head: part.change_head(), local: part.counters().updates_local },
+            Some(part) => Log { head: part.change_head() },
             None => Log::default(),
         })
         .collect();
