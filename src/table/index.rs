@@ -295,9 +295,7 @@ impl Index {
         }
         let end = self.used + buckets;
         if end * LINE > self.region.len() {
-            // In steps, so that small runs do not each ask the kernel for advice.
-            let step = (end * LINE).next_multiple_of(64 * 1024).min(self.region.max());
-            self.region.grow_to(step.max(end * LINE))?;
+            self.region.grow_ahead(end * LINE)?;
         }
         Ok(std::mem::replace(&mut self.used, end))
     }

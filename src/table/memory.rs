@@ -15,6 +15,11 @@ use thiserror::Error;
 pub const LINE: usize = 64;
 /// Size of a huge page on the machines we run on.
 const HUGE: usize = 2 * 1024 * 1024;
+/// Size of a small page.
+const PAGE: usize = 4096;
+/// Regions below this get their pages one by one, as they are touched: small tables stay small.
+#[cfg(not(miri))]
+const POPULATE_FROM: usize = 1024 * 1024;
 
 /// One cache line of a region.
 #[derive(Clone, Copy)]
@@ -33,6 +38,16 @@ pub enum MemoryError {
         /// What it was for.
         name: &'static str,
         /// How much was asked for.
+        bytes: usize,
+        /// Why not.
+        errno: rustix::io::Errno,
+    },
+    /// The kernel has no pages left for it (a memory cgroup's limit, usually).
+    #[error("no memory for {name} beyond {bytes} bytes: {errno}")]
+    Exhausted {
+        /// What it was for.
+        name: &'static str,
+        /// How much it has.
         bytes: usize,
         /// Why not.
         errno: rustix::io::Errno,
@@ -82,16 +97,28 @@ impl Region {
         Ok(Region { name, len: 0, max, store })
     }
 
-    /// Makes `len` bytes usable; new ones are zero. Never moves or shrinks anything.
+    /// Makes `len` bytes usable; new ones are zero. Never moves or shrinks anything. Large regions
+    /// get their new pages here, all at once, which costs less than a fault for each.
     pub fn grow_to(&mut self, len: usize) -> Result<(), MemoryError> {
         let Some(len) = len.checked_next_multiple_of(LINE).filter(|&l| l <= self.max) else {
             return Err(MemoryError::Full { name: self.name, bytes: self.max });
         };
         if len > self.len {
-            self.store.commit(self.len, len);
+            let exhausted = |errno| {
+                let bytes = self.len;
+                MemoryError::Exhausted { name: self.name, bytes, errno }
+            };
+            self.store.commit(self.len, len).map_err(exhausted)?;
             self.len = len;
         }
         Ok(())
+    }
+
+    /// Like [`Region::grow_to`], a step further: a sixteenth of what there is, from 64 KiB to 2 MiB,
+    /// so that growing row by row is rare.
+    pub fn grow_ahead(&mut self, len: usize) -> Result<(), MemoryError> {
+        let step = (self.len / 16).clamp(64 * 1024, HUGE);
+        self.grow_to(len.next_multiple_of(step).min(self.max).max(len))
     }
 
     /// Gives the memory of a range back; its bytes read as zero afterwards. Parts of pages at both
@@ -101,7 +128,6 @@ impl Region {
         if range.is_empty() {
             return;
         }
-        const PAGE: usize = 4096;
         let first = range.start.next_multiple_of(PAGE);
         let last = range.end / PAGE * PAGE;
         if first < last && self.store.discard(first..last) {
@@ -194,7 +220,7 @@ impl fmt::Debug for Region {
 
 #[cfg(not(miri))]
 mod store {
-    use super::{Backing, HUGE};
+    use super::{Backing, HUGE, PAGE, POPULATE_FROM};
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use rustix::io::Errno;
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -240,9 +266,11 @@ mod store {
             Ok(Store { base, max, file, advised: 0 })
         }
 
-        /// Called when `old..new` becomes usable: asks for huge pages where whole ones fit. A
-        /// region below two of them stays in small pages, so that many small tables stay small.
-        pub fn commit(&mut self, _old: usize, new: usize) {
+        /// Called before `old..new` becomes usable: asks for huge pages where whole ones fit (a
+        /// region below two of them stays in small pages, so that many small tables stay small),
+        /// then has the pages made. Kernels before 5.14 cannot do the latter: they make them when
+        /// touched.
+        pub fn commit(&mut self, old: usize, new: usize) -> Result<(), Errno> {
             let end = new / HUGE * HUGE;
             if new >= 2 * HUGE && end > self.advised {
                 // SAFETY: the range lies within the mapping; the advice changes no contents.
@@ -251,6 +279,19 @@ mod store {
                     madvise(at.cast(), end - self.advised, Advice::LinuxHugepage)
                 };
                 self.advised = end;
+            }
+            if new < POPULATE_FROM {
+                return Ok(());
+            }
+            let from = old / PAGE * PAGE;
+            // SAFETY: the range lies within the mapping; making pages present changes no contents.
+            let made = unsafe {
+                let at = self.base.as_ptr().add(from);
+                madvise(at.cast(), new - from, Advice::LinuxPopulateWrite)
+            };
+            match made {
+                Err(Errno::NOMEM | Errno::FAULT) => Err(Errno::NOMEM),
+                _ => Ok(()),
             }
         }
 
@@ -305,8 +346,9 @@ mod store {
             Ok(Store(Vec::new()))
         }
 
-        pub fn commit(&mut self, _old: usize, new: usize) {
+        pub fn commit(&mut self, _old: usize, new: usize) -> Result<(), Errno> {
             self.0.resize(new / LINE, Line([0; LINE]));
+            Ok(())
         }
 
         pub fn discard(&mut self, _range: Range<usize>) -> bool {

@@ -9,7 +9,7 @@
 use super::changes::{ChangeLog, Trimmed};
 use super::entry::Entry;
 use super::layout::{RemoteLayout, Target};
-use super::memory::MemoryError;
+use super::memory::{Backing, MemoryError};
 use super::rate::Rate;
 use super::route::{KeyHasher, Place};
 use super::schema::{self, CHANGE, Schema, SchemaError};
@@ -153,6 +153,11 @@ impl TablePart {
     /// Counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.store.counters
+    }
+
+    /// Where its pages come from.
+    pub fn backing(&self) -> Backing {
+        self.store.rows.backing()
     }
 
     /// Bytes of rows and index in use.

@@ -141,6 +141,21 @@ mod tests {
         assert_eq!(seen[0], 0);
         assert!(seen[1..].iter().all(|&n| n > 250), "{seen:?}");
         assert_eq!(peer_shard(b"x", KeyType::String, "t", 0), 0);
+        // Seen with HAProxy 3.2, `shards 3`, tables of section `pp` and a proxy's `px6`.
+        let v6 = |last| [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+        for (name, key_type, key, shard) in [
+            ("pp/t_str", KeyType::String, &b"key0"[..], 1),
+            ("pp/t_str", KeyType::String, b"key3", 1),
+            ("pp/t_str", KeyType::String, b"key4", 2),
+            ("pp/t_str", KeyType::String, b"key9", 2),
+            ("pp/t_int", KeyType::Integer, &1005u32.to_be_bytes(), 1),
+            ("pp/t_int", KeyType::Integer, &1011u32.to_be_bytes(), 1),
+            ("pp/t_int", KeyType::Integer, &1004u32.to_be_bytes(), 3),
+            ("px6", KeyType::Ipv6, &v6(6), 1),
+            ("px6", KeyType::Ipv6, &v6(2), 2),
+        ] {
+            assert_eq!(peer_shard(key, key_type, name, 3), shard, "{name} {key:?}");
+        }
         // XXH64 of the empty string with seed 0 is the published test vector.
         assert_eq!(XxHash64::oneshot(0, b""), 0xef46_db37_51d8_e999);
     }

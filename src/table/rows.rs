@@ -9,14 +9,12 @@
 use super::blobs::Blobs;
 use super::expiry::BLOCK;
 use super::index;
-use super::memory::{MemoryError, Region};
+use super::memory::{Backing, MemoryError, Region};
 use super::route::KeyHasher;
 use super::schema::{self, KEY, KeySlot, LONG_INLINE, Schema};
 
 /// No slot.
 const NIL: u32 = u32::MAX;
-/// The region is committed in steps of this many bytes.
-const STEP: usize = 64 * 1024;
 /// Bytes of a long key beside its blob.
 const PREFIX: usize = LONG_INLINE - 4;
 
@@ -71,6 +69,11 @@ impl RowStore {
     #[inline]
     pub fn is_live(&self, slot: u32) -> bool {
         self.live_in(slot as usize / BLOCK) >> (slot as usize % BLOCK) & 1 != 0
+    }
+
+    /// Where the rows' pages come from.
+    pub fn backing(&self) -> Backing {
+        self.region.backing()
     }
 
     /// Bytes of row memory in use, long keys aside.
@@ -132,8 +135,7 @@ impl RowStore {
             return Err(MemoryError::Full { name: "rows", bytes: self.bytes() });
         }
         if end > self.region.len() {
-            let step = end.next_multiple_of(STEP).min(self.region.max());
-            self.region.grow_to(step.max(end))?;
+            self.region.grow_ahead(end)?;
         }
         if (self.high as usize).is_multiple_of(BLOCK) {
             self.live.push(0);
