@@ -223,12 +223,36 @@ impl Lab {
         self.start(&self.node, config)
     }
 
+    /// Starts the node on the very file that HAProxy has, but with a stats socket of its own: `-L`
+    /// says who it is, over the `localpeer` of the file.
+    pub fn node_on_file_of(&self, config: &Config, name: &str) -> Process {
+        let file = self.path(&format!("{}.cfg", config.local));
+        let socket = self.path(&format!("{name}.sock"));
+        let text = std::fs::read_to_string(&file).expect("the config of HAProxy");
+        let theirs = self.path(&format!("{}.sock", config.local)).display().to_string();
+        let text = text.replace(&theirs, &socket.display().to_string());
+        let own = self.path(&format!("{name}.cfg"));
+        std::fs::write(&own, text).expect("config file");
+        let arguments = ["-f", &own.display().to_string(), "-L", name].map(str::to_owned).to_vec();
+        self.launch(&self.node, name, socket, arguments)
+    }
+
     fn start(&self, kind: &NodeKind, config: &Config) -> Process {
         let name = &config.local;
         let file = self.path(&format!("{name}.cfg"));
         let socket = self.path(&format!("{name}.sock"));
         std::fs::write(&file, config.render(&socket)).expect("config file");
-        let mut arguments = vec!["-f".to_owned(), file.display().to_string()];
+        let arguments = vec!["-f".to_owned(), file.display().to_string()];
+        self.launch(kind, name, socket, arguments)
+    }
+
+    fn launch(
+        &self,
+        kind: &NodeKind,
+        name: &str,
+        socket: PathBuf,
+        mut arguments: Vec<String>,
+    ) -> Process {
         let program = match kind {
             NodeKind::HaProxy(version) => version.path.clone(),
             NodeKind::Stickring(engine) => {
@@ -243,7 +267,7 @@ impl Lab {
         };
         arguments.push("-db".to_owned());
         let log = self.path(&format!("{name}.log"));
-        self.logs.lock().unwrap().push((name.clone(), log.clone()));
+        self.logs.lock().unwrap().push((name.to_owned(), log.clone()));
         let mut process = Process { program, arguments, socket, log, child: None };
         process.start();
         process
@@ -306,6 +330,11 @@ impl Process {
             let _ = child.wait();
         }
         let _ = std::fs::remove_file(&self.socket);
+    }
+
+    /// Its process id; 0 when it does not run.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Whether it still runs.

@@ -12,8 +12,10 @@ mod http;
 mod rawpeer;
 mod stats;
 
+mod bad_input;
 mod bulk;
 mod cli_text;
+mod layouts;
 mod raw_handshake;
 mod raw_lessons;
 mod raw_messages;

@@ -372,6 +372,11 @@ impl RawPeer {
         self.closed
     }
 
+    /// Whether the end of the connection was seen.
+    pub fn ended(&self) -> bool {
+        self.closed
+    }
+
     /// The bytes that came and were not looked at.
     pub fn unread(&self) -> &[u8] {
         &self.buffer
