@@ -224,6 +224,7 @@ mod store {
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use rustix::io::Errno;
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+    use rustix::process::{Resource, getrlimit};
     use std::ops::Range;
     use std::os::fd::OwnedFd;
     use std::ptr::{self, NonNull};
@@ -244,7 +245,10 @@ mod store {
 
     impl Store {
         pub fn reserve(name: &str, max: usize) -> Result<Store, Errno> {
-            let file = memfd_create(name, MemfdFlags::CLOEXEC).ok();
+            // Beyond the file size limit, sizing the file would not fail but kill the process.
+            let limit = getrlimit(Resource::Fsize).current;
+            let sizable = limit.is_none_or(|l| l >= max as u64);
+            let file = memfd_create(name, MemfdFlags::CLOEXEC).ok().filter(|_| sizable);
             let file = file.filter(|f| ftruncate(f, max as u64).is_ok());
             let prot = ProtFlags::READ | ProtFlags::WRITE;
             let mapped = file.as_ref().map(|f| {

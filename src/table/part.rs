@@ -379,6 +379,12 @@ impl TablePart {
         self.store.trim(now, budget)
     }
 
+    /// Different `server_key` texts held.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> usize {
+        self.store.texts.count()
+    }
+
     /// Position the next change gets: a cursor here has seen every change.
     pub fn change_head(&self) -> u64 {
         self.changes.head()

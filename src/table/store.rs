@@ -207,10 +207,12 @@ impl Store {
 
     #[cold]
     fn make_room(&mut self, now: Millis) -> Result<(), Refused> {
-        while self.expire_ms != 0 && self.deadlines.earliest() <= now.0 {
-            let Some((block, _)) = self.deadlines.earliest_block() else { break };
-            if self.sweep(block, now) > 0 {
+        for _ in 0..EVICT_BLOCKS_MAX {
+            if self.expire(now, 1) > 0 {
                 return Ok(());
+            }
+            if self.next_deadline().is_none_or(|d| d > now) {
+                break;
             }
         }
         if self.nopurge {

@@ -65,7 +65,7 @@ impl Texts {
 
     /// How many different texts there are.
     #[cfg(test)]
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.numbers.len()
     }
 

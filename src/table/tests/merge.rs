@@ -135,6 +135,15 @@ fn a_server_key_stays_until_another_comes() {
     learn(&mut part, now, &[1; 4], None, &named(&[b'x'; 256]));
     assert_eq!(text(&part), Some(b"s2".to_vec()), "a name of 256 bytes is not kept");
     assert_eq!(part.counters().texts_refused, 1);
+    assert_eq!(part.texts(), 1);
+    learn(&mut part, now, &[2; 4], Some(10), &named(b"s3"));
+    learn(&mut part, now, &[3; 4], None, &named(b"s3"));
+    part.remove(now, &[3; 4], hasher().hash(&[3; 4]));
+    assert_eq!(part.texts(), 2);
+    part.expire(now.plus(10), 100);
+    assert_eq!(part.texts(), 1, "texts go with their last row");
+    part.clear();
+    assert_eq!(part.texts(), 0);
 }
 
 #[test]
