@@ -269,7 +269,7 @@ impl Node {
         entry.session = Some(id);
         let how = match (&entry.origin, &entry.address, new.accepted) {
             (Some(origin), _, true) => format!("accepted from {origin}"),
-            (_, Some(address), false) => format!("connected to {address}"),
+            (_, Some(address), false) => format!("connected to {}", report::short(address)),
             _ => "connected".to_string(),
         };
         let up = SessionUp { id, local: entry.local, accepted: new.accepted, shard: entry.shard };

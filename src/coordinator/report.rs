@@ -4,6 +4,7 @@
 use super::peers::{Peer, Section};
 use super::{Node, Shared};
 use crate::Millis;
+use crate::config::Address;
 use crate::limits::{ERRORS_KEPT_MAX, HANDSHAKES_MAX};
 use crate::observe::time::{WallTime, When};
 use crate::runtime_api::Facts;
@@ -69,6 +70,14 @@ impl PastCounters {
             sum.add(&status.counters);
         }
         sum
+    }
+}
+
+/// An address as people write it: `127.0.0.1:10000`, without the family.
+pub fn short(address: &Address) -> String {
+    match address {
+        Address::Tcp(tcp) => tcp.socket.to_string(),
+        other => other.to_string(),
     }
 }
 
@@ -192,10 +201,11 @@ fn peer(
         pointer: pointer(2, section.index, index, 0),
         local: peer.local,
         active: peer.link.current().is_some(),
-        address: peer.address.as_ref().map_or_else(
-            || peer.origin.as_ref().map_or("-".to_string(), ToString::to_string),
-            ToString::to_string,
-        ),
+        address: match (&peer.address, &peer.origin) {
+            (Some(address), _) => short(address),
+            (None, Some(origin)) => origin.to_string(),
+            (None, None) => "-".to_string(),
+        },
         app_state: if established { "RUNNING" } else { "STOPPED" },
         learn_state: status.map_or("NOTASSIGNED", |s| s.learn),
         last_status: Status::name_of(peer.link.status()),
@@ -238,7 +248,7 @@ fn peer(
 /// Where a section listens, as configured.
 fn bound(node: &Node, section: usize) -> String {
     let bind = node.config.peers[section].bind.as_ref();
-    bind.and_then(|b| b.addresses.first()).map_or("-".to_string(), ToString::to_string)
+    bind.and_then(|b| b.addresses.first()).map_or("-".to_string(), short)
 }
 
 fn shared_table(

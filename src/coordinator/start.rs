@@ -62,6 +62,24 @@ pub fn open(config: &Config) -> Result<Opened, SocketError> {
     Ok(opened)
 }
 
+/// What the first process without a configuration prints: where it listens, and the line that lets a
+/// HAProxy find it.
+pub fn hint(config: &Config, opened: &Opened) -> String {
+    let mut text = String::new();
+    for (section, bound) in &opened.peers {
+        let (name, address) = (&config.peers[*section].name, bound.local_addr());
+        let local = &config.localpeer;
+        text +=
+            &format!("Listening for peers on {address} (section '{name}', as peer '{local}').\n");
+        text += "Paste this line into the peers section of haproxy.cfg:\n\n";
+        text += &format!("    peer {local} {address}\n\n");
+    }
+    for (_, bound) in &opened.stats {
+        text += &format!("Stats socket: {}\n", bound.address);
+    }
+    text
+}
+
 /// What a start needs to know besides the configuration.
 pub struct Setup {
     /// The configuration.
