@@ -29,6 +29,9 @@ struct Lesson {
     rows: Vec<(usize, Vec<u8>)>,
 }
 
+/// Log positions by table and source.
+type Cursors = BTreeMap<(usize, usize), u64>;
+
 pub struct Conn {
     pub pipe: usize,
     side: usize,
@@ -39,7 +42,7 @@ pub struct Conn {
     pub stage: Stage,
     rx: Vec<u8>,
     rounds: Vec<(u64, Vec<Got>)>,
-    push: Option<(u32, BTreeMap<(usize, usize), u64>)>,
+    push: Option<(u32, Cursors)>,
     lesson: Option<Lesson>,
     pushed: BTreeMap<usize, u32>,
 }
