@@ -12,5 +12,6 @@ mod section;
 mod seeds;
 mod solo;
 mod split;
+mod store;
 mod timers;
 mod world;
