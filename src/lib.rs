@@ -30,6 +30,7 @@
 //! *partition* a slice of one table; *shard* a thread; *batch* updates that travel together; *ledger*
 //! ids sent and acked; *home* the shard a session's socket lives on.
 
+pub mod cli;
 pub mod config;
 pub mod coordinator;
 pub mod engine;

@@ -157,3 +157,39 @@ pub const ERRORS_KEPT_MAX: usize = 32;
 pub const LOG_BURST: u64 = 100;
 /// See [`LOG_BURST`].
 pub const LOG_PER_SECOND: u64 = 10;
+
+/// Words on a line of configuration: HAProxy's own limit.
+pub const CONFIG_WORDS_MAX: usize = 64;
+/// Bytes of a line of configuration once its variables are expanded: far above any real line, and
+/// what stops a small file from expanding without end.
+pub const CONFIG_LINE_MAX: usize = 1 << 20;
+/// Nested `.if` blocks in a configuration, as a bound on memory; real files nest two or three.
+pub const CONFIG_IF_DEPTH_MAX: usize = 64;
+/// Nested `(` and `!` in a condition, as a bound on the stack.
+pub const CONFIG_CONDITION_DEPTH_MAX: usize = 100;
+/// `sizeof(sun_path)` on Linux: a unix socket's path and its NUL must fit.
+pub const UNIX_PATH_MAX: usize = 108;
+/// Addresses one `stats socket` line may listen on (commas, port ranges): each costs a socket.
+pub const BIND_ADDRESSES_MAX: usize = 64;
+/// `nbthread`: HAProxy 3.2's limit; the engine never starts more shards than CPUs allow.
+pub const NBTHREAD_MAX: u32 = 1_024;
+/// `stats maxconn` unless set, as HAProxy's.
+pub const STATS_MAXCONN_DEFAULT: u32 = 10;
+/// Entries of a table created from a peer's definition, unless `auto-tables size` says otherwise.
+pub const AUTO_TABLE_SIZE_DEFAULT: u64 = 1 << 20;
+/// Undeclared peers accepted at once, unless `accept-peers … max` says otherwise.
+pub const ACCEPT_PEERS_DEFAULT: u32 = 128;
+/// Networks an `accept-peers` line may name.
+pub const ACCEPT_NETWORKS_MAX: usize = 256;
+/// Length of a log line unless `len` says otherwise, and its bounds: HAProxy's.
+pub const LOG_LEN_DEFAULT: u32 = 1_024;
+/// See [`LOG_LEN_DEFAULT`].
+pub const LOG_LEN_MIN: u32 = 80;
+/// See [`LOG_LEN_DEFAULT`].
+pub const LOG_LEN_MAX: u32 = 65_535;
+/// Bytes of all configuration files together.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
+/// Files read from `-f` and directories.
+pub const CONFIG_FILES_MAX: usize = 1_024;
+/// `type binary` without `len`, as HAProxy's.
+pub const BINARY_KEY_DEFAULT: u32 = 32;

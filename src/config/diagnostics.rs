@@ -40,6 +40,9 @@ pub struct Diagnostic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics {
     list: Vec<Diagnostic>,
+    /// Alerts given, kept or not.
+    alerts: u64,
+    warnings: u64,
     dropped: u64,
 }
 
@@ -47,10 +50,14 @@ impl Diagnostics {
     /// Adds a message; behind [`crate::limits::DIAGNOSTICS_MAX`] they are only counted.
     pub fn push(&mut self, severity: Severity, text: impl Into<String>) {
         let full = self.list.len() >= crate::limits::DIAGNOSTICS_MAX;
-        if full && severity == Severity::Alert && !self.has_alerts() {
+        if full && severity == Severity::Alert && self.alerts == 0 {
             // The one message that must not be lost: it is why the node does not start.
             self.list.pop();
-        } else if full {
+            self.dropped += 1;
+        }
+        self.alerts += u64::from(severity == Severity::Alert);
+        self.warnings += u64::from(severity == Severity::Warning);
+        if self.list.len() >= crate::limits::DIAGNOSTICS_MAX {
             self.dropped += 1;
             return;
         }
@@ -87,18 +94,23 @@ impl Diagnostics {
         self.list.is_empty()
     }
 
+    /// Alerts given so far.
+    pub(crate) fn alerts(&self) -> u64 {
+        self.alerts
+    }
+
     /// True when the node must not start.
     pub fn has_alerts(&self) -> bool {
-        self.list.iter().any(|d| d.severity == Severity::Alert)
+        self.alerts > 0
     }
 
     /// True when `-dW` must refuse and `-c` says "Warnings were found.".
     pub fn has_warnings(&self) -> bool {
-        self.list.iter().any(|d| d.severity == Severity::Warning)
+        self.warnings > 0
     }
 
-    /// The text for stderr. As HAProxy, it opens with the version and the path when there is anything
-    /// of weight to say.
+    /// The text for stderr. As HAProxy, it opens with the version and the path when there is
+    /// anything of weight to say.
     pub fn render(&self, pid: u32, version: &str, executable: &str) -> String {
         let mut out = String::new();
         if self.list.iter().any(|d| d.severity > Severity::Notice) {
@@ -116,8 +128,8 @@ impl Diagnostics {
     }
 }
 
-/// One message in HAProxy's frame, continuation lines behind `   | `.
+/// One message in HAProxy's frame.
 fn line(out: &mut String, severity: Severity, pid: u32, text: &str) {
-    let text = text.trim_end_matches('\n').replace('\n', "\n   | ");
+    let text = text.trim_end_matches('\n');
     let _ = writeln!(out, "{}({pid}) : {text}", severity.tag());
 }

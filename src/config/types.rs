@@ -3,6 +3,7 @@
 //! Plain values; [`super::render`] prints them back.
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::config::Address;
@@ -15,6 +16,12 @@ pub struct Location {
     pub file: String,
     /// Line, from 1.
     pub line: u32,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
 }
 
 /// Two configurations that differ only in where things stand are equal.
@@ -54,7 +61,7 @@ pub struct Config {
     /// Peers sections that take part, in order of declaration; disabled ones and ones without a
     /// local peer are not here (a diagnostic told about them).
     pub peers: Vec<PeersSection>,
-    /// Tables in order of declaration. A section's tables get their ids on the wire in this order.
+    /// Tables in order of declaration; `show table` lists them from the last one.
     pub tables: Vec<TableDecl>,
     /// Our own section; defaults when there is none.
     pub stickring: StickringSection,
@@ -68,6 +75,10 @@ pub struct TableDecl {
     /// Index into [`Config::peers`]; `None` for a table that is only the `write-to` target of
     /// another one.
     pub section: Option<usize>,
+    /// The table's id in its section's definitions, from 1, numbered as HAProxy numbers: tables of
+    /// the section itself first, the last declared one first, then those of proxies in order. 0
+    /// without a section. `shards` hashes keys with it (protocol.md 8).
+    pub local_id: u32,
     /// Where it was declared.
     pub at: Location,
 }
@@ -102,9 +113,12 @@ pub struct PeerSpec {
     pub address: Option<Address>,
     /// `source`: the local address to dial from.
     pub source: Option<Address>,
+    /// `source … interface`: the network device to dial from.
+    pub source_interface: Option<String>,
     /// `shard`: the part of the keys it gets, from 1; 0 for all.
     pub shard: u32,
-    /// `disabled`: never dialled, and refused when it dials us.
+    /// `disabled`: never dialled, and refused when it dials us. (HAProxy takes the word and goes on
+    /// talking to the peer; a notice says so.)
     pub disabled: bool,
     /// Where it was declared.
     pub at: Location,
