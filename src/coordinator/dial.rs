@@ -36,14 +36,15 @@ async fn dial_peer(node: Shared, section: usize, peer: usize, dial: Dial) {
 
 /// The client's half of a handshake; `None` when it came to nothing.
 async fn handshake(node: &Shared, section: usize, peer: usize, dial: Dial) -> Option<()> {
-    let (clock, address, source, to, from) = {
+    let (clock, address, source, interface, to, from) = {
         let node = node.borrow();
         let entry = &node.sections[section].peers[peer];
         let address = entry.address.clone()?;
         let local = node.config.localpeer.clone();
-        (node.clock, address, entry.source.clone(), entry.name.clone(), local)
+        let interface = entry.interface.clone();
+        (node.clock, address, entry.source.clone(), interface, entry.name.clone(), local)
     };
-    let connect = Fresh::connect(&address, source.as_ref());
+    let connect = Fresh::connect(&address, source.as_ref(), interface.as_deref());
     let limit = Duration::from_millis(CONNECT_MS);
     let mut fresh = tokio::time::timeout(limit, connect).await.ok()?.ok()?;
     node.borrow_mut().sections[section].peers[peer].link.connected(dial.ticket);

@@ -45,6 +45,8 @@ pub struct Peer {
     pub address: Option<Address>,
     /// Where to dial from.
     pub source: Option<Address>,
+    /// Network device to dial from.
+    pub interface: Option<String>,
     /// Keys it takes.
     pub shard: u32,
     /// Not declared: admitted by `accept-peers`.
@@ -115,6 +117,7 @@ impl Section {
             local,
             address: p.address.clone().filter(|_| !p.disabled),
             source: p.source.clone(),
+            interface: p.source_interface.clone(),
             shard: p.shard,
             dynamic: false,
             link: Link::new(local, seed),
@@ -193,6 +196,7 @@ impl Node {
             local: false,
             address: None,
             source: None,
+            interface: None,
             shard: 0,
             dynamic: true,
             link: Link::new(false, self.seed ^ self.next_session),

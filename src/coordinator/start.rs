@@ -129,7 +129,7 @@ fn registry(config: &Config, shards: usize, seeds: [u64; 4]) -> Arc<Registry> {
     let auto = config.stickring.auto_tables;
     let registry = Registry::new(KeyHasher::new(seeds), shards as u32, names, auto);
     for table in &config.tables {
-        let section = table.section.map(|s| (s, registry.section_len(s)));
+        let section = table.section.map(|s| (s, (table.local_id as usize).saturating_sub(1)));
         registry.declare(section, table.spec.clone());
     }
     Arc::new(registry)

@@ -86,3 +86,9 @@ pub fn huge_pages() -> String {
     let anonymous = chosen("/sys/kernel/mm/transparent_hugepage/enabled");
     format!("memfd {memfd}, anonymous {anonymous}")
 }
+
+/// Random numbers of the kernel, for the key hash (keys come from the network) and for timers.
+pub fn random_seeds() -> [u64; 4] {
+    let state = std::hash::RandomState::new();
+    std::array::from_fn(|i| std::hash::BuildHasher::hash_one(&state, i))
+}

@@ -5,11 +5,11 @@
 //! are set up on the runtime's readiness side, where waiting may be cancelled and so has deadlines;
 //! an established peer session then moves to [`super::Stream`] on its home shard.
 
-use crate::config::{Address, BindSpec};
+use crate::config::{Address, BindSpec, TcpAddress};
 use crate::limits::LISTEN_BACKLOG;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -166,6 +166,20 @@ fn inherited(number: i32) -> io::Result<Socket> {
     Ok(Socket::from(socket))
 }
 
+/// Where a configured address is now; what it was at the start when its name cannot be looked up.
+async fn resolve(address: &TcpAddress) -> io::Result<SocketAddr> {
+    let configured = address.socket;
+    let Some(name) = &address.name else { return Ok(configured) };
+    match tokio::net::lookup_host((name.as_str(), configured.port())).await {
+        Ok(mut found) => {
+            let same_family = |a: &SocketAddr| a.is_ipv4() == configured.is_ipv4();
+            Ok(found.find(same_family).unwrap_or(configured))
+        }
+        Err(_) if !configured.ip().is_unspecified() => Ok(configured),
+        Err(error) => Err(error),
+    }
+}
+
 fn socket_address(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Tcp(tcp) => Ok(SockAddr::from(tcp.socket)),
@@ -248,11 +262,23 @@ pub enum Fresh {
 }
 
 impl Fresh {
-    /// Connects to `address`. The caller bounds the time; cancelling closes the socket.
-    pub async fn connect(address: &Address, source: Option<&Address>) -> io::Result<Fresh> {
-        let target = socket_address(address)?;
+    /// Connects to `address`, from `source` and through the network device `interface` where given. The
+    /// caller bounds the time; cancelling closes the socket.
+    pub async fn connect(
+        address: &Address,
+        source: Option<&Address>,
+        interface: Option<&str>,
+    ) -> io::Result<Fresh> {
+        let target = match address {
+            // A name is looked up again each time: the peer may have moved.
+            Address::Tcp(tcp) => SockAddr::from(resolve(tcp).await?),
+            other => socket_address(other)?,
+        };
         let socket = Socket::new(target.domain(), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
+        if let Some(interface) = interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
         if let Some(source) = source {
             socket.bind(&socket_address(source)?)?;
         }
