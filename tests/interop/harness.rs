@@ -213,6 +213,14 @@ impl Lab {
         Member { name: name.to_owned(), address: self.free().to_string() }
     }
 
+    /// The executable of a kind of node.
+    pub fn program(&self, kind: &NodeKind) -> PathBuf {
+        match kind {
+            NodeKind::HaProxy(version) => version.path.clone(),
+            NodeKind::Stickring(_) => PathBuf::from(env!("CARGO_BIN_EXE_stickring")),
+        }
+    }
+
     /// Starts a HAProxy of this run's version and waits for its stats socket.
     pub fn haproxy(&self, config: &Config) -> Process {
         self.start(&NodeKind::HaProxy(self.version.clone()), config)
@@ -253,18 +261,12 @@ impl Lab {
         socket: PathBuf,
         mut arguments: Vec<String>,
     ) -> Process {
-        let program = match kind {
-            NodeKind::HaProxy(version) => version.path.clone(),
-            NodeKind::Stickring(engine) => {
-                let own = self.path(&format!("{name}.stickring.cfg"));
-                std::fs::write(&own, format!("stickring\n    engine {engine}\n"))
-                    .expect("config file");
-                if *engine != "auto" {
-                    arguments.extend(["-f".to_owned(), own.display().to_string()]);
-                }
-                PathBuf::from(env!("CARGO_BIN_EXE_stickring"))
-            }
-        };
+        let program = self.program(kind);
+        if let NodeKind::Stickring(engine @ ("epoll" | "uring")) = kind {
+            let own = self.path(&format!("{name}.stickring.cfg"));
+            std::fs::write(&own, format!("stickring\n    engine {engine}\n")).expect("config file");
+            arguments.extend(["-f".to_owned(), own.display().to_string()]);
+        }
         arguments.push("-db".to_owned());
         let log = self.path(&format!("{name}.log"));
         self.logs.lock().unwrap().push((name.to_owned(), log.clone()));

@@ -15,6 +15,7 @@ mod stats;
 mod bad_input;
 mod bulk;
 mod cli_text;
+mod config_text;
 mod layouts;
 mod raw_handshake;
 mod raw_lessons;
