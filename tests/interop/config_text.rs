@@ -115,8 +115,15 @@ fn alerts(output: &Output) -> Vec<String> {
 
 fn check(lab: &Lab, name: &str, text: &str) -> (Output, Output) {
     let file = lab.path("check.cfg");
-    let head =
-        if name == "out of section" { "foo bar\n" } else { "global\n    localpeer local\n\n" };
+    let head = match name {
+        "out of section" => "foo bar\n",
+        // With a listener, a file of nothing but a table is worth starting.
+        _ => {
+            "global\n    localpeer local\npeers main\n    peer local 127.0.0.1:20009\n\n\
+             defaults\n    timeout client 1s\n    timeout connect 1s\n    timeout server 1s\n\
+             frontend f\n    bind 127.0.0.1:20010\n"
+        }
+    };
     std::fs::write(&file, format!("{head}{text}")).expect("config file");
     let file = file.display().to_string();
     let haproxy = lab.program(&NodeKind::HaProxy(lab.version.clone()));
