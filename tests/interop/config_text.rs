@@ -28,7 +28,7 @@ const GOOD: &[(&str, &str)] = &[
     ("comments", "# one\npeers p # two\n    peer local 127.0.0.1:20001 # three\n"),
     (
         "quotes",
-        "peers \"p\"\n    peer 'local' \"127.0.0.1\":20001\n    peer lo\\ cal 127.0.0.1:20003\n",
+        "peers \"p\"\n    peer 'local' \"127.0.0.1\":20001\n    peer lo\\x2dcal 127.0.0.1:20003\n",
     ),
     ("a disabled section", "peers p\n    peer local 127.0.0.1:20001\n    disabled\n"),
     (
