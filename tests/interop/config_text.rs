@@ -1,6 +1,7 @@
 //! The command line and the configuration, beside HAProxy's: the same files to both by `-c`, the same
 //! verdict and the same complaints.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -36,7 +37,6 @@ const GOOD: &[(&str, &str)] = &[
         "peers p\n    shards 2\n    peer local 127.0.0.1:20001\n    peer a 127.0.0.1:20002 shard 1\n",
     ),
     ("times", "backend b\n    stick-table type ip size 1k expire 1d2h store conn_rate(90000)\n"),
-    ("old alias", "backend b\n    stick-table type string length 12 size 1k\n"),
 ];
 
 /// Files with errors in what a peers node reads.
@@ -82,24 +82,36 @@ const BAD: &[(&str, &str)] = &[
     ("out of section", ""),
 ];
 
-/// Runs a command to its end, at most ten seconds.
+/// Runs a command to its end, at most ten seconds. Its output goes to files, so that it never waits
+/// for a reader.
 pub fn run(program: &Path, arguments: &[&str]) -> Output {
+    let mut streams =
+        [tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file")];
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(streams[0].try_clone().expect("a file"))
+        .stderr(streams[1].try_clone().expect("a file"))
         .spawn()
         .unwrap_or_else(|e| panic!("{}: {e}", program.display()));
     let begin = Instant::now();
-    while child.try_wait().expect("its state").is_none() {
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("its state") {
+            break status;
+        }
         if begin.elapsed() > Duration::from_secs(10) {
             let _ = child.kill();
+            let _ = child.wait();
             panic!("{} {arguments:?} does not end", program.display());
         }
         pause(5);
-    }
-    child.wait_with_output().expect("its output")
+    };
+    let [stdout, stderr] = streams.each_mut().map(|file| {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).expect("output");
+        bytes
+    });
+    Output { status, stdout, stderr }
 }
 
 /// The alerts among the lines on stderr, without process ids.

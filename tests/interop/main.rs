@@ -16,6 +16,7 @@ mod bad_input;
 mod bulk;
 mod cli_text;
 mod config_text;
+mod daemon;
 mod layouts;
 mod raw_handshake;
 mod raw_lessons;
