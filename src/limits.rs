@@ -193,3 +193,5 @@ pub const CONFIG_BYTES_MAX: u64 = 64 << 20;
 pub const CONFIG_FILES_MAX: usize = 1_024;
 /// `type binary` without `len`, as HAProxy's.
 pub const BINARY_KEY_DEFAULT: u32 = 32;
+/// The longest tick that is told apart from longer ones, in µs.
+pub const TICK_US_MAX: u64 = 60_000_000;

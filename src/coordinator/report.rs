@@ -303,6 +303,7 @@ pub async fn info(node: &Shared) -> NodeInfo {
     let (mut bytes, mut entries, mut evictions, mut received) = (0u64, 0u64, [0u64; 2], 0u64);
     let mut sent = 0;
     let mut ignored = 0;
+    let (mut applied, mut ticks) = (0, [0u64; 2]);
     for shard in 0..shards.len() {
         let sums = shards.run(shard, |shard, now| shard.sums(now)).await.unwrap_or_default();
         bytes += sums.bytes;
@@ -312,6 +313,8 @@ pub async fn info(node: &Shared) -> NodeInfo {
         received += sums.updates_in;
         sent += sums.updates_out;
         ignored += sums.updates_ignored;
+        applied += sums.applied;
+        ticks = [ticks[0].max(sums.tick_p99_us), ticks[1].max(sums.tick_max_us)];
     }
     let node = node.borrow();
     let now = node.clock.now();
@@ -352,13 +355,14 @@ pub async fn info(node: &Shared) -> NodeInfo {
         tables: [node.registry.all().len() as u64, entries, bytes],
         updates: [
             received + past.updates_in,
-            received + past.updates_in,
+            applied,
             ignored + past.updates_ignored,
             sent + past.updates_out + past.entries_taught,
         ],
         evictions,
         lessons: [node.totals.lessons_learned, node.totals.lessons_taught],
         protocol_errors: node.totals.errors_total,
+        tick_us: ticks,
         ..NodeInfo::default()
     }
 }

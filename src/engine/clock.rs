@@ -16,6 +16,12 @@ impl Clock {
         Millis(t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000)
     }
 
+    /// The same clock in microseconds, to time short things.
+    pub fn now_us(self) -> u64 {
+        let t = clock_gettime(ClockId::Monotonic);
+        t.tv_sec as u64 * 1_000_000 + t.tv_nsec as u64 / 1000
+    }
+
     /// Wall time in milliseconds since 1970, for dates shown to people.
     pub fn wall_ms(self) -> u64 {
         let t = clock_gettime(ClockId::Realtime);

@@ -109,6 +109,8 @@ pub struct NodeInfo {
     pub lessons: [u64; 2],
     /// Ours: protocol errors.
     pub protocol_errors: u64,
+    /// Ours: how long a shard's tick takes, in µs: 99 of 100, and the longest.
+    pub tick_us: [u64; 2],
 }
 
 enum Value {
@@ -331,5 +333,7 @@ fn own_fields(i: &NodeInfo) -> Vec<Field> {
         f(111, "LessonsLearned", "MCP", U64(i.lessons[0]), "Full resyncs received since started"),
         f(112, "LessonsTaught", "MCP", U64(i.lessons[1]), "Full resyncs given since started"),
         f(113, "ProtocolErrors", "MCP", U64(i.protocol_errors), "Sessions closed for a protocol error since started"),
+        f(114, "TickP99_us", "MMP", U64(i.tick_us[0]), "99 of 100 turns of a shard took at most this long"),
+        f(115, "TickMax_us", "MMP", U64(i.tick_us[1]), "Longest turn of a shard since started"),
     ]
 }

@@ -32,7 +32,7 @@ pub use registry::{Layout, Registry, Table};
 use crate::Millis;
 use crate::engine::mesh::MeshEnd;
 use crate::engine::{Clock, Engine, Stream, breathe};
-use crate::limits::{TICK_MESSAGES, TRIM_EVERY_MS};
+use crate::limits::{TICK_MESSAGES, TICK_US_MAX, TRIM_EVERY_MS};
 use crate::session::{
     CloseReason, Counters, Ledger, Refusal, Session, SessionParams, SessionStatus,
 };
@@ -156,12 +156,18 @@ pub struct Sums {
     pub evictions: u64,
     /// New entries refused because their table was full.
     pub refused: u64,
+    /// Updates of peers written into tables since the start.
+    pub applied: u64,
     /// Updates received in the sessions of now.
     pub updates_in: u64,
     /// Updates and lesson entries sent in them.
     pub updates_out: u64,
     /// Updates ignored in them.
     pub updates_ignored: u64,
+    /// 99 of 100 ticks took at most this long, in µs.
+    pub tick_p99_us: u64,
+    /// The longest tick, in µs.
+    pub tick_max_us: u64,
 }
 
 /// One session on its home.
@@ -206,7 +212,22 @@ pub struct Shard {
     /// By section: whether a lesson we teach ends with FINISHED.
     up_to_date: Arc<Vec<AtomicBool>>,
     last_trim: Millis,
+    ticks: Ticks,
     stopping: bool,
+}
+
+/// How long ticks took, in µs. A long one delays every session of the shard.
+struct Ticks(hdrhistogram::Histogram<u64>);
+
+impl Ticks {
+    fn new() -> Ticks {
+        let histogram = hdrhistogram::Histogram::new_with_bounds(1, TICK_US_MAX, 2);
+        Ticks(histogram.expect("constant bounds, tested"))
+    }
+
+    fn record(&mut self, us: u64) {
+        self.0.saturating_record(us);
+    }
 }
 
 /// What a shard is made of.
@@ -235,8 +256,9 @@ pub async fn run(params: ShardParams, clock: Clock) {
     let bell = shard.bell.clone();
     loop {
         bell.clear();
-        let now = clock.now();
-        let more = shard.tick(now);
+        let began_us = clock.now_us();
+        let more = shard.tick(clock.now());
+        shard.ticks.record(clock.now_us() - began_us);
         if shard.stopping && shard.conns.is_empty() {
             return;
         }
@@ -277,6 +299,7 @@ impl Shard {
             unsent: VecDeque::new(),
             up_to_date: params.up_to_date,
             last_trim: Millis(0),
+            ticks: Ticks::new(),
             stopping: false,
         }
     }
@@ -490,6 +513,8 @@ impl Shard {
             sums.updates_out += counters.updates_out + counters.entries_taught;
             sums.updates_ignored += counters.updates_ignored;
         }
+        sums.tick_p99_us = self.ticks.0.value_at_quantile(0.99);
+        sums.tick_max_us = self.ticks.0.max();
         sums
     }
 

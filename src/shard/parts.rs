@@ -107,6 +107,7 @@ impl Parts {
             sums.entries += part.used(now);
             sums.evictions += part.counters().evictions;
             sums.refused += part.counters().refused_full;
+            sums.applied += part.counters().updates_remote;
         }
         sums
     }
