@@ -1,1 +1,172 @@
-fn main() {}
+//! Start-up order, and nothing else: arguments, configuration, background, engine, sockets, shards,
+//! ready, wait.
+
+use std::io::Write;
+use std::process::ExitCode;
+use stickring::cli::load::{SystemHost, read_sources};
+use stickring::cli::{self, Args};
+use stickring::config::{self, Config, Diagnostics, ParseOptions, Severity, Source};
+use stickring::coordinator::start::{self, Setup};
+use stickring::engine::probe::probe;
+use stickring::engine::process::{self, Daemon};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let code = match cli::parse(std::env::args_os()) {
+        Ok(args) => run(&args),
+        Err(exit) => {
+            if exit.to_stdout {
+                print(&exit.text);
+            } else {
+                eprint(&exit.text);
+            }
+            exit.code
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Everything behind the arguments. Returns the exit code.
+fn run(args: &Args) -> u8 {
+    let mut said = Said { quiet: args.quiet, all: String::new() };
+    if let Some(directory) = &args.directory
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        return said.fail(&format!("cannot change to directory '{directory}': {error}."));
+    }
+    let Some(config) = configure(args, &mut said) else { return 1 };
+    if args.dump {
+        print(&config::render(&config));
+    }
+    if args.check {
+        if args.verbose && !args.quiet {
+            print("Configuration file is valid\n");
+        }
+        return 0;
+    }
+    let ready = match args.background().then(process::daemonize).transpose() {
+        Ok(Some(Daemon::Parent(code))) => return code as u8,
+        Ok(Some(Daemon::Child(ready))) => Some(ready),
+        Ok(None) => None,
+        Err(error) => return said.fail(&format!("cannot go to the background: {error}.")),
+    };
+    serve(args, config, said, ready)
+}
+
+/// Reads and checks the configuration, and says what there is to say about it.
+fn configure(args: &Args, said: &mut Said) -> Option<Config> {
+    let sources: Vec<Source> = if args.files.is_empty() {
+        let runtime_dir = std::env::var("XDG_RUNTIME_DIR").ok().filter(|d| !d.is_empty());
+        let fallback = || std::env::temp_dir().to_string_lossy().into_owned();
+        let runtime_dir = runtime_dir.unwrap_or_else(fallback);
+        vec![config::embedded_default(&runtime_dir, args.localpeer.as_deref())]
+    } else {
+        match read_sources(&args.files) {
+            Ok(sources) => sources,
+            Err(error) => {
+                said.fail(&error.to_string());
+                return None;
+            }
+        }
+    };
+    let options = ParseOptions { localpeer: args.localpeer.clone(), ignore_dns: args.ignore_dns };
+    let mut parsed = config::parse(&sources, &SystemHost, &options);
+    if args.proxy_maxconn.is_some() {
+        parsed
+            .diagnostics
+            .notice("-N limits proxies, and there are none here: it changes nothing.");
+    }
+    let warned = parsed.diagnostics.has_warnings();
+    said.say(&parsed.diagnostics);
+    let config = parsed.config?;
+    if args.zero_warning && warned {
+        said.fail("Some warnings were found and 'zero-warning' is set. Aborting.");
+        return None;
+    }
+    Some(config)
+}
+
+/// Opens everything and runs to the end.
+fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Ready>) -> u8 {
+    process::raise_files_max();
+    let probed = match probe(config.stickring.engine) {
+        Ok(probed) => probed,
+        Err(error) => return said.fail(&error.to_string()),
+    };
+    if let Some(warning) = &probed.warning {
+        said.line(Severity::Warning, warning);
+    }
+    let opened = match start::open(&config) {
+        Ok(opened) => opened,
+        Err(error) => return said.fail(&format!("Starting: {error}.")),
+    };
+    if let Some(path) = args.pidfile.as_deref().or(config.pidfile.as_deref())
+        && let Err(error) = process::write_pidfile(path)
+    {
+        return said.fail(&format!("cannot write pid file '{path}': {error}."));
+    }
+    let hint = (args.files.is_empty() && !args.quiet).then(|| start::hint(&config, &opened));
+    let setup = Setup {
+        engine: probed.engine,
+        opened,
+        quiet: args.quiet,
+        maxconn: args.maxconn,
+        startup_logs: std::mem::take(&mut said.all),
+        seeds: process::random_seeds(),
+        config,
+    };
+    let ended = start::start(setup, move || {
+        if let Some(hint) = hint {
+            print(&hint);
+        }
+        if let Some(ready) = ready {
+            // The process that waits for us may be gone: then nobody is to be told.
+            let _ = ready.tell();
+        }
+    });
+    match ended {
+        Ok(code) => code as u8,
+        Err(error) => said.fail(&format!("{error}.")),
+    }
+}
+
+/// What was said so far, for `show startup-logs`.
+struct Said {
+    quiet: bool,
+    all: String,
+}
+
+impl Said {
+    fn say(&mut self, diagnostics: &Diagnostics) {
+        let executable = std::env::current_exe().unwrap_or_default();
+        let executable = executable.to_string_lossy();
+        let text = diagnostics.render(std::process::id(), stickring::VERSION, &executable);
+        if !self.quiet {
+            eprint(&text);
+        }
+        self.all.push_str(&text);
+    }
+
+    fn line(&mut self, severity: Severity, text: &str) {
+        let mut one = Diagnostics::default();
+        one.push(severity, text);
+        self.say(&one);
+    }
+
+    /// An alert; the exit code it ends with.
+    fn fail(&mut self, text: &str) -> u8 {
+        self.line(Severity::Alert, text);
+        1
+    }
+}
+
+/// stdout may be closed; nobody is there to be told.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn eprint(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,7 +1,7 @@
 //! Connections in: bounded in number and time until their hello is valid.
 
-use super::Shared;
 use super::peers::{Admitted, Established};
+use super::{Node, Shared};
 use crate::engine::socket::{Fresh, Listener, Origin};
 use crate::limits::{ACCEPT_PAUSE_MS, HANDSHAKES_MAX};
 use crate::observe::log::Level;
@@ -16,10 +16,9 @@ pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
                 if node.borrow().stopping {
                     return;
                 }
-                if node.borrow().handshakes >= HANDSHAKES_MAX {
-                    let text = format!(
-                        "Connection from {origin} closed: {HANDSHAKES_MAX} handshakes are under way."
-                    );
+                let refused = node.borrow().too_many();
+                if let Some(why) = refused {
+                    let text = format!("Connection from {origin} closed: {why}.");
                     let mut node = node.borrow_mut();
                     node.totals.handshakes_refused += 1;
                     node.log_limited(Level::Warning, &text);
@@ -107,4 +106,25 @@ async fn hello(
 async fn say(fresh: &mut Fresh, line: &[u8]) -> bool {
     let write = fresh.write_all(line);
     matches!(tokio::time::timeout(Duration::from_millis(ACCEPT_PAUSE_MS), write).await, Ok(Ok(())))
+}
+
+impl Node {
+    /// Connections of all kinds, open now.
+    pub(super) fn connections(&self) -> usize {
+        self.sessions.len() + self.handshakes + self.totals.cli_open
+    }
+
+    /// `-n` connections are open.
+    pub(super) fn is_full(&self) -> bool {
+        self.connections() >= self.maxconn
+    }
+
+    /// Why no more connections are taken, if none are.
+    fn too_many(&self) -> Option<String> {
+        if self.handshakes >= HANDSHAKES_MAX {
+            return Some(format!("{HANDSHAKES_MAX} handshakes are under way"));
+        }
+        let max = self.maxconn;
+        self.is_full().then(|| format!("{max} connections are open (-n)"))
+    }
 }

@@ -21,7 +21,7 @@ pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: A
     };
     loop {
         let max = node.borrow().config.stats_maxconn as usize;
-        while node.borrow().totals.cli_open >= max {
+        while node.borrow().totals.cli_open >= max || node.borrow().is_full() {
             tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS / 10)).await;
         }
         match listener.accept().await {

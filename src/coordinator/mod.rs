@@ -56,6 +56,8 @@ pub struct Node {
     sessions: HashMap<SessionId, peers::SessionInfo>,
     next_session: SessionId,
     seed: u64,
+    /// `-n`: connections at once.
+    maxconn: usize,
     /// Sockets that take connections.
     listeners: usize,
     /// Handshakes under way, of connections in.

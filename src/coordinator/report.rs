@@ -337,8 +337,8 @@ pub async fn info(node: &Shared) -> NodeInfo {
         memory_reserved_bytes: bytes,
         memory_used_bytes: bytes,
         files_max: crate::engine::process::files_max(),
-        connections_max: (HANDSHAKES_MAX + peers().count()) as u32,
-        connections: (sessions + node.handshakes + node.totals.cli_open) as u32,
+        connections_max: node.maxconn.min(HANDSHAKES_MAX + peers().count()) as u32,
+        connections: node.connections() as u32,
         connections_total: peers().map(|p| p.link.counters().new_conn).sum::<u64>() as u32
             + node.totals.cli_total as u32,
         tasks: (sessions * 2 + node.handshakes + node.totals.cli_open) as u32,

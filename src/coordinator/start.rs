@@ -90,6 +90,8 @@ pub struct Setup {
     pub opened: Opened,
     /// Nothing on stderr.
     pub quiet: bool,
+    /// `-n`: connections at once, handshakes and the stats sockets among them.
+    pub maxconn: Option<u32>,
     /// What was said so far, for `show startup-logs`.
     pub startup_logs: String,
     /// Random bytes for the key hash and for timers.
@@ -248,6 +250,7 @@ async fn shard_zero(
         next_session: 1,
         seed,
         listeners: setup.opened.peers.len() + setup.opened.stats.len(),
+        maxconn: setup.maxconn.map_or(usize::MAX, |n| n as usize),
         handshakes: 0,
         totals: report::Totals::default(),
         log: log.clone(),
