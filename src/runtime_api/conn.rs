@@ -59,6 +59,8 @@ struct Payload {
     line: Vec<u8>,
     pattern: Vec<u8>,
     bytes: usize,
+    /// `+ ` was printed behind the last line.
+    prompted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -189,10 +191,22 @@ impl CliConn {
         match self.input.next_line() {
             Ok(Some(line)) => self.handle_line(line),
             Ok(None) if self.state == State::Ending => self.state = State::Closing,
-            Ok(None) => return false,
+            Ok(None) => return self.prompt_payload(),
             Err(TooLong) => self.too_big(),
         }
         true
+    }
+
+    /// Asks for a payload's next line, once nothing of it is there; true when it did.
+    fn prompt_payload(&mut self) -> bool {
+        let asked = match &mut self.payload {
+            Some(payload) if self.prompt.mode == Mode::Prompt => &mut payload.prompted,
+            _ => return false,
+        };
+        if !*asked {
+            self.out.extend_from_slice(b"+ ");
+        }
+        !std::mem::replace(asked, true)
     }
 
     fn too_big(&mut self) {
@@ -207,18 +221,17 @@ impl CliConn {
                 return;
             }
             payload.bytes += line.len() + 1;
+            payload.prompted = false;
             self.payload = Some(payload);
         } else if let Some((command, pattern)) = words::payload(&line) {
             let (line, pattern) = (command.to_vec(), pattern.to_vec());
-            self.payload = Some(Payload { line, pattern, bytes: 0 });
+            self.payload = Some(Payload { line, pattern, bytes: 0, prompted: false });
         } else {
             self.commands = words::split(&line).into();
             return;
         }
         if self.payload.as_ref().is_some_and(|p| p.bytes > CLI_PAYLOAD_MAX) {
             self.too_big();
-        } else if self.prompt.mode == Mode::Prompt {
-            self.out.extend_from_slice(b"+ ");
         }
     }
 

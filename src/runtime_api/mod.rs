@@ -36,8 +36,6 @@ pub mod show_info;
 pub mod show_peers;
 pub mod show_stat;
 pub mod show_table;
-#[cfg(test)]
-mod tests;
 pub mod timeout;
 pub mod words;
 

@@ -1,8 +1,9 @@
 //! `show info [typed|json] [desc] [float]`.
 //!
-//! The coordinator fills a [`NodeInfo`], this prints it. Rule: HAProxy 3.2's names, positions, tags
-//! and descriptions for the fields a peers node has; ours follow at the end, from position 100 on, so
-//! that HAProxy can grow without a clash.
+//! The coordinator fills a [`NodeInfo`], this prints it. Rule: all of HAProxy 3.2's fields with their
+//! names, positions, tags, types and descriptions, 0 where a peers node has nothing of the kind (TLS,
+//! compression), so that no tool misses one; ours follow from position 100 on, so that HAProxy can
+//! grow without a clash.
 
 use super::json::write_string;
 use std::fmt::Write;
@@ -12,7 +13,7 @@ use std::fmt::Write;
 pub struct InfoFormat {
     /// What is printed.
     pub shape: InfoShape,
-    /// With descriptions.
+    /// With descriptions (not in JSON, as with HAProxy).
     pub desc: bool,
     /// Times with their fraction.
     pub float: bool,
@@ -117,6 +118,8 @@ enum Value {
     Text(String),
     U32(u32),
     U64(u64),
+    /// A number HAProxy calls a fraction under `float`.
+    Rate(u32),
     /// Seconds, given in µs: whole, or with their fraction under `float`.
     Seconds(u64),
 }
@@ -190,20 +193,15 @@ fn json_field(n: usize, f: &Field, format: InfoFormat, out: &mut String) -> std:
         Value::Text(text) => write_string(text.as_bytes(), out),
         value => out.push_str(&text(value, format.float)),
     }
-    out.push('}');
-    if format.desc {
-        out.push_str(",\"desc\":");
-        write_string(f.desc.as_bytes(), out);
-    }
-    out.push('}');
+    out.push_str("}}");
     Ok(())
 }
 
 fn kind(value: &Value, float: bool) -> &'static str {
     match value {
         Value::Text(_) => "str",
-        Value::Seconds(_) if float => "flt",
-        Value::U32(_) | Value::Seconds(_) => "u32",
+        Value::Seconds(_) | Value::Rate(_) if float => "flt",
+        Value::U32(_) | Value::Seconds(_) | Value::Rate(_) => "u32",
         Value::U64(_) => "u64",
     }
 }
@@ -212,7 +210,7 @@ fn text(value: &Value, float: bool) -> String {
     match value {
         // A line break would end the field, and the reply with it.
         Value::Text(text) => text.replace(['\n', '\r'], " "),
-        Value::U32(n) => n.to_string(),
+        Value::U32(n) | Value::Rate(n) => n.to_string(),
         Value::U64(n) => n.to_string(),
         Value::Seconds(us) if float => format!("{}.{:06}", us / 1_000_000, us % 1_000_000),
         Value::Seconds(us) => (us / 1_000_000).to_string(),
@@ -255,6 +253,11 @@ fn mb(bytes: u64) -> Value {
     Value::U32(u32::try_from(bytes >> 20).unwrap_or(u32::MAX))
 }
 
+/// 32 bits wide, as HAProxy has it, where that is enough.
+fn narrow(bytes: u64) -> Value {
+    u32::try_from(bytes).map_or(Value::U64(bytes), Value::U32)
+}
+
 fn uptime(us: u64) -> Value {
     let s = us / 1_000_000;
     let (d, h, m) = (s / 86_400, s / 3600 % 24, s / 60 % 60);
@@ -266,7 +269,7 @@ fn uptime(us: u64) -> Value {
 fn haproxy_fields(i: &NodeInfo) -> Vec<Field> {
     use Value::*;
     let f = |pos, name, tags, value, desc| Field { pos, name, tags, desc, value };
-    vec![
+    let mut fields = vec![
         f(0, "Name", "POS", Text(i.name.clone()), "Product name"),
         f(1, "Version", "POS", Text(i.version.clone()), "Product version"),
         f(2, "Release_date", "POS", Text(i.release_date.clone()), "Date of latest source code update"),
@@ -286,8 +289,42 @@ fn haproxy_fields(i: &NodeInfo) -> Vec<Field> {
         f(16, "Hard_maxconn", "CLP", U32(i.connections_max), "Hard limit on the number of per-process connections (imposed by Memmax_MB or Ulimit-n)"),
         f(17, "CurrConns", "MGP", U32(i.connections), "Current number of connections on this worker process"),
         f(18, "CumConns", "MCP", U32(i.connections_total), "Total number of connections on this worker process since started"),
-        f(26, "ConnRate", "MRP", U32(i.connection_rate[0]), "Number of front connections created on this worker process over the last second"),
+        f(19, "CumReq", "MCP", U32(i.connections_total), "Total number of requests on this worker process since started"),
+        f(20, "MaxSslConns", "MMP", U32(0), "Hard limit on the number of per-process SSL endpoints (front+back), 0=unlimited"),
+        f(21, "CurrSslConns", "MGP", U32(0), "Current number of SSL endpoints on this worker process (front+back)"),
+        f(22, "CumSslConns", "MCP", U32(0), "Total number of SSL endpoints on this worker process since started (front+back)"),
+        f(23, "Maxpipes", "CLP", U32(0), "Hard limit on the number of pipes for splicing, 0=unlimited"),
+        f(24, "PipesUsed", "MGP", U32(0), "Current number of pipes in use in this worker process"),
+        f(25, "PipesFree", "MGP", U32(0), "Current number of allocated and available pipes in this worker process"),
+        f(26, "ConnRate", "MRP", Rate(i.connection_rate[0]), "Number of front connections created on this worker process over the last second"),
+        f(27, "ConnRateLimit", "CLP", U32(0), "Hard limit for ConnRate (global.maxconnrate)"),
         f(28, "MaxConnRate", "MMP", U32(i.connection_rate[1]), "Highest ConnRate reached on this worker process since started (in connections per second)"),
+        f(29, "SessRate", "MRP", Rate(i.connection_rate[0]), "Number of sessions created on this worker process over the last second"),
+        f(30, "SessRateLimit", "CLP", U32(0), "Hard limit for SessRate (global.maxsessrate)"),
+        f(31, "MaxSessRate", "MRP", U32(i.connection_rate[1]), "Highest SessRate reached on this worker process since started (in sessions per second)"),
+        f(32, "SslRate", "MRP", Rate(0), "Number of SSL connections created on this worker process over the last second"),
+        f(33, "SslRateLimit", "CLP", U32(0), "Hard limit for SslRate (global.maxsslrate)"),
+        f(34, "MaxSslRate", "MMP", U32(0), "Highest SslRate reached on this worker process since started (in connections per second)"),
+        f(35, "SslFrontendKeyRate", "MGP", Rate(0), "Number of SSL keys created on frontends in this worker process over the last second"),
+        f(36, "SslFrontendMaxKeyRate", "MMP", U32(0), "Highest SslFrontendKeyRate reached on this worker process since started (in SSL keys per second)"),
+        f(37, "SslFrontendSessionReuse_pct", "MGP", Rate(0), "Percent of frontend SSL connections which did not require a new key"),
+        f(38, "SslBackendKeyRate", "MRP", Rate(0), "Number of SSL keys created on backends in this worker process over the last second"),
+        f(39, "SslBackendMaxKeyRate", "MMP", U32(0), "Highest SslBackendKeyRate reached on this worker process since started (in SSL keys per second)"),
+        f(40, "SslCacheLookups", "MCP", U32(0), "Total number of SSL session ID lookups in the SSL session cache on this worker since started"),
+        f(41, "SslCacheMisses", "MCP", U32(0), "Total number of SSL session ID lookups that didn't find a session in the SSL session cache on this worker since started"),
+        f(42, "CompressBpsIn", "MRP", Rate(0), "Number of bytes submitted to the HTTP compressor in this worker process over the last second"),
+        f(43, "CompressBpsOut", "MRP", Rate(0), "Number of bytes emitted by the HTTP compressor in this worker process over the last second"),
+        f(44, "CompressBpsRateLim", "CLP", U32(0), "Limit of CompressBpsOut beyond which HTTP compression is automatically disabled"),
+    ];
+    fields.extend(process_fields(i));
+    fields
+}
+
+#[rustfmt::skip]
+fn process_fields(i: &NodeInfo) -> Vec<Field> {
+    use Value::*;
+    let f = |pos, name, tags, value, desc| Field { pos, name, tags, desc, value };
+    vec![
         f(47, "Tasks", "MGP", U32(i.tasks), "Total number of tasks in the current worker process (active + sleeping)"),
         f(48, "Run_queue", "MGP", U32(i.run_queue), "Total number of active tasks+tasklets in the current worker process"),
         f(49, "Idle_pct", "MaP", U32(i.idle_pct), "Percentage of last second spent waiting in the current worker thread"),
@@ -299,11 +336,15 @@ fn haproxy_fields(i: &NodeInfo) -> Vec<Field> {
         f(56, "ActivePeers", "MGP", U32(i.active_peers), "Current number of verified active peers connections on the current worker process"),
         f(57, "ConnectedPeers", "MGP", U32(i.connected_peers), "Current number of peers having passed the connection step on the current worker process"),
         f(58, "DroppedLogs", "MGP", U32(i.dropped_logs), "Total number of dropped logs for current worker process since started"),
+        f(59, "BusyPolling", "MGP", U32(0), "1 if busy-polling is currently in use on the worker process, otherwise zero (config.busy-polling)"),
         f(60, "FailedResolutions", "MGP", U32(i.failed_resolutions), "Total number of failed DNS resolutions in current worker process since started"),
         f(61, "TotalBytesOut", "MGP", U64(i.bytes_out[0]), "Total number of bytes emitted by current worker process since started"),
+        f(62, "TotalSplicedBytesOut", "MGP", U64(0), "Total number of bytes emitted by current worker process through a kernel pipe since started"),
         f(63, "BytesOutRate", "MRP", U64(i.bytes_out[1]), "Number of bytes emitted by current worker process over the last second"),
+        f(64, "DebugCommandsIssued", "MGP", U32(0), "Number of debug commands issued on this process (anything > 0 is unsafe)"),
+        f(65, "CumRecvLogs", "MCP", U32(0), "Total number of log messages received by log-forwarding listeners on this worker process since started"),
         f(66, "Build info", "POS", Text(i.version.clone()), "Build info"),
-        f(67, "Memmax_bytes", "CLP", U64(i.memory_max_bytes), "Worker process's hard limit on memory usage in byes (-m on command line)"),
+        f(67, "Memmax_bytes", "CLP", narrow(i.memory_max_bytes), "Worker process's hard limit on memory usage in byes (-m on command line)"),
         f(68, "PoolAlloc_bytes", "MGP", U64(i.memory_reserved_bytes), "Amount of memory allocated in pools (in bytes)"),
         f(69, "PoolUsed_bytes", "MGP", U64(i.memory_used_bytes), "Amount of pool memory currently used (in bytes)"),
         f(70, "Start_time_sec", "MDP", Seconds(i.start_us), "Start time in seconds"),
@@ -311,6 +352,10 @@ fn haproxy_fields(i: &NodeInfo) -> Vec<Field> {
         f(72, "TotalWarnings", "MCP", U32(i.warnings), "Total warnings issued"),
         f(73, "MaxconnReached", "MCP", U32(i.connections_refused), "Number of times an accepted connection resulted in Maxconn being reached"),
         f(74, "BootTime_ms", "MDP", U32(i.boot_ms), "How long ago it took to parse and process the config before being ready (milliseconds)"),
+        f(75, "Niced_tasks", "MGP", U32(0), "Total number of active tasks+tasklets in the current worker process (Run_queue) that are niced"),
+        f(76, "CurrStreams", "MGP", U64(i.connections.into()), "Current number of streams on this worker process"),
+        f(77, "CumStreams", "MGP", U64(i.connections_total.into()), "Total number of streams created on this worker process since started"),
+        f(78, "BlockedTrafficWarnings", "MGP", U32(0), "Total number of warnings issued about traffic being blocked by too slow a task"),
     ]
 }
 
