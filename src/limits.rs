@@ -122,7 +122,8 @@ pub const KEY_INLINE_MAX: u32 = 32;
 /// Different `server_key` texts one shard keeps for one table; beyond, values stay unset and are
 /// counted. Server names are few; only a hostile peer has more.
 pub const SERVER_KEYS_MAX: usize = 65_536;
-/// Local changes one shard remembers for one table (4 bytes each): a peer further behind is re-taught.
+/// Local changes one shard remembers for one table (4 bytes each): a peer further behind is
+/// re-taught.
 pub const CHANGES_MAX: usize = 1 << 20;
 /// Blocks of rows one eviction looks at before it takes the best found: bounds an insert's time when
 /// every row was refreshed since the last eviction.
