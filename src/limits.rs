@@ -114,8 +114,8 @@ pub const PARTITIONS: u32 = 64;
 pub const SINGLE_PARTITION_SIZE: u64 = 65_536;
 /// Rows one shard may hold of one table: slots are 32 bits and two values are reserved.
 pub const PART_ROWS_MAX: u64 = 1 << 31;
-/// Longest key: with every value at its longest it still fits [`MESSAGE_SENT_MAX`], so that whatever
-/// is in a table can be taught.
+/// Longest key: with every value at its longest it still fits [`MESSAGE_SENT_MAX`], so that
+/// whatever is in a table can be taught.
 pub const KEY_MAX: u32 = 8_192;
 /// Longer keys do not lie in the row: a table with rare long keys keeps short rows.
 pub const KEY_INLINE_MAX: u32 = 32;
@@ -125,8 +125,8 @@ pub const SERVER_KEYS_MAX: usize = 65_536;
 /// Local changes one shard remembers for one table (4 bytes each): a peer further behind is
 /// re-taught.
 pub const CHANGES_MAX: usize = 1 << 20;
-/// Blocks of rows one eviction looks at before it takes the best found: bounds an insert's time when
-/// every row was refreshed since the last eviction.
+/// Blocks of rows one eviction looks at before it takes the best found: bounds an insert's time
+/// when every row was refreshed since the last eviction.
 pub const EVICT_BLOCKS_MAX: usize = 512;
 
 const _: () = assert!(PARTITIONS.is_power_of_two());
