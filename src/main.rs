@@ -102,7 +102,9 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         Ok(opened) => opened,
         Err(error) => return said.fail(&format!("Starting: {error}.")),
     };
-    if let Some(path) = args.pidfile.as_deref().or(config.pidfile.as_deref())
+    // A `pidfile` in haproxy.cfg is HAProxy's; like HAProxy, we write one in the background only.
+    let configured = config.pidfile.as_deref().filter(|_| args.background());
+    if let Some(path) = args.pidfile.as_deref().or(configured)
         && let Err(error) = process::write_pidfile(path)
     {
         return said.fail(&format!("cannot write pid file '{path}': {error}."));

@@ -12,7 +12,7 @@ use crate::config::server::ServerParameters;
 use crate::config::stick_table::{self, Messages, Parsed};
 use crate::config::{
     BindSpec, Config, Diagnostics, Host, Location, LogTarget, ParseOptions, PeerSpec,
-    StickringSection, UnixOptions,
+    StatsSocketSpec, StickringSection, UnixOptions,
 };
 use crate::limits::{
     ACCEPT_PEERS_DEFAULT, BUFSIZE_DEFAULT, CLI_TIMEOUT_DEFAULT_MS, STATS_MAXCONN_DEFAULT,
@@ -108,6 +108,9 @@ pub(crate) struct Builder<'h> {
     pub(crate) unix_prefix: String,
     pub(crate) unix_defaults: UnixOptions,
     pub(crate) stickring_at: Option<Location>,
+    /// `stats socket` lines of a `stickring` section: with any of them, those of `global` are
+    /// HAProxy's own and left to it.
+    pub(crate) own_sockets: Vec<StatsSocketSpec>,
 }
 
 impl<'h> Builder<'h> {
@@ -141,6 +144,7 @@ impl<'h> Builder<'h> {
             unix_prefix: String::new(),
             unix_defaults: UnixOptions::default(),
             stickring_at: None,
+            own_sockets: Vec::new(),
         }
     }
 

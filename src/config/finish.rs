@@ -12,6 +12,9 @@ use crate::config::{Diagnostics, PeersSection, TableDecl};
 
 /// Completes `b.config`.
 pub(crate) fn finish(b: &mut Builder<'_>, diags: &mut Diagnostics) {
+    if !b.own_sockets.is_empty() {
+        b.config.stats_sockets = std::mem::take(&mut b.own_sockets);
+    }
     apply_stick_rules(b);
     let shared = shared_through(b, diags);
     write_targets(b, diags);

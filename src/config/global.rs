@@ -221,7 +221,11 @@ fn hard_stop_after(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
 fn stats(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) -> Seen {
     let value = line.word(2);
     match line.word(1) {
-        "socket" => stats_socket(b, line, diags),
+        "socket" => {
+            if let Some(spec) = stats_socket(b, line, diags) {
+                b.config.stats_sockets.push(spec);
+            }
+        }
         "timeout" => match values::time_ms(value, i32::MAX as u64) {
             Ok((0, None)) => {
                 diags.alert(line.says("'stats timeout' expects a positive value"));
@@ -254,12 +258,21 @@ fn stats(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) -> Seen {
     Seen::Ours
 }
 
-fn stats_socket(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
+/// A `stats socket` line, here or in a `stickring` section.
+pub(crate) fn stats_socket(
+    b: &Builder<'_>,
+    line: &Line,
+    diags: &mut Diagnostics,
+) -> Option<StatsSocketSpec> {
     if line.words.len() < 3 {
         let text = "'stats socket' in global section expects an address or a path to a UNIX socket";
-        return diags.alert(line.says(text));
+        diags.alert(line.says(text));
+        return None;
     }
-    let mut says = |text: String| diags.alert(line.says(format!("'stats socket' : {text}")));
+    let mut says = |text: String| {
+        diags.alert(line.says(format!("'stats socket' : {text}")));
+        None
+    };
     let addresses = match bind::addresses(line.word(2), b.names()) {
         Ok(addresses) => addresses,
         Err(text) => return says(text),
@@ -273,12 +286,12 @@ fn stats_socket(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
     if let Some(refused) = parameters.refused.first() {
         return says(format!("'{refused}' is not supported in this version"));
     }
-    b.config.stats_sockets.push(StatsSocketSpec {
+    Some(StatsSocketSpec {
         bind: parameters.spec(addresses, line.at.clone()),
         level: parameters.level,
         severity_output: parameters.severity_output,
         expose_fd_listeners: parameters.expose_fd_listeners,
-    });
+    })
 }
 
 /// `unix-bind prefix <path> mode <mode> …`: defaults of unix sockets of `bind` and local `peer`

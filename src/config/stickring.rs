@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::config::builder::{Builder, Current};
-use crate::config::global::extra;
+use crate::config::global::{self, extra};
 use crate::config::reader::Line;
 use crate::config::values;
 use crate::config::{AcceptFrom, Diagnostics, EngineChoice};
@@ -19,6 +19,10 @@ pub(crate) fn header(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) 
 
 /// A line inside.
 pub(crate) fn line(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
+    if line.word(0) == "stats" && line.word(1) == "socket" {
+        b.own_sockets.extend(global::stats_socket(b, line, diags));
+        return;
+    }
     let section = &mut b.config.stickring;
     let result = match line.word(0) {
         "auto-tables" => auto_tables(line).map(|size| section.auto_tables = Some(size)),

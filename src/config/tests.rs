@@ -500,3 +500,19 @@ fn conditional_blocks_choose_lines() {
         ]
     );
 }
+
+#[test]
+fn own_stats_sockets_leave_those_of_global_to_haproxy() {
+    let shared = "global\n localpeer a\n stats socket /run/haproxy.sock level admin\n\
+                  peers p\n peer a 127.0.0.1:1\n";
+    let sockets = |text: &str| -> Vec<String> {
+        config(text).stats_sockets.iter().map(|s| s.bind.addresses[0].to_string()).collect()
+    };
+    assert_eq!(sockets(shared), ["unix@/run/haproxy.sock"]);
+    let own = "stickring\n stats socket /run/ring.sock level user\n stats socket 127.0.0.1:9\n";
+    // Whichever file comes first.
+    for text in [format!("{shared}{own}"), format!("{own}{shared}")] {
+        assert_eq!(sockets(&text), ["unix@/run/ring.sock", "ipv4@127.0.0.1:9"]);
+    }
+    assert_eq!(messages("stickring\n stats socket\n").len(), 1);
+}
