@@ -1,8 +1,8 @@
 //! One log line: for stderr, and for each kind of `log` target.
 //!
-//! Pure formatting: the coordinator's logger sends the result. Rule: HAProxy's formats byte for byte
-//! (stderr's levels, and `log … format …` as 3.2 sends them, without `log-send-hostname`); whatever a
-//! peer made us say stays one line.
+//! Pure formatting: the coordinator's logger sends the result. Rule: HAProxy's formats byte for
+//! byte (stderr's levels, and `log … format …` as 3.2 sends them, without `log-send-hostname`);
+//! whatever a peer made us say stays one line.
 
 use super::time::WallTime;
 use crate::config::{LogFormat, LogTarget};

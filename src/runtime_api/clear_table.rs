@@ -31,8 +31,8 @@ pub enum Progress {
 impl ClearTable {
     /// Removes from one part, looking at about `budget` rows. Start with `ScanCursor::default()`.
     ///
-    /// A [`Select::Key`] need only be run on the key's owner; a [`Select::Pointer`] that no part knows
-    /// (`Done(0)` from all) is answered with [`CliError::NoEntryAtPointer`].
+    /// A [`Select::Key`] need only be run on the key's owner; a [`Select::Pointer`] that no part
+    /// knows (`Done(0)` from all) is answered with [`CliError::NoEntryAtPointer`].
     pub fn run(
         &self,
         part: &mut TablePart,

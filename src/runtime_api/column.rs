@@ -1,7 +1,7 @@
 //! `data.<type>[<index>]` and the numbers beside it, as the table commands take them.
 //!
-//! Pure; called by the parsers of `show table`, `clear table` and `set table`. Rule: what is accepted
-//! is what HAProxy 3.2 accepts, oddities included (`-` is 0, `+3` is no number).
+//! Pure; called by the parsers of `show table`, `clear table` and `set table`. Rule: what is
+//! accepted is what HAProxy 3.2 accepts, oddities included (`-` is 0, `+3` is no number).
 
 use crate::table::spec::{ColumnSpec, TableSpec};
 use crate::wire::DataType;

@@ -1,7 +1,7 @@
 //! From words to a command: names, levels, and every refusal that needs no table's contents.
 //!
-//! Pure; called by [`super::CliConn`] for each command of a line. Rule: a command the session's level
-//! does not allow never leaves this module. HAProxy checks the level of the *socket* for some
+//! Pure; called by [`super::CliConn`] for each command of a line. Rule: a command the session's
+//! level does not allow never leaves this module. HAProxy checks the level of the *socket* for some
 //! commands and so forgets `user` and `operator`; we check the session's.
 
 use super::clear_table::{self, ClearTable};

@@ -1,7 +1,7 @@
 //! One connection to a stats socket, as a state machine without a socket.
 //!
-//! The caller reads bytes into [`CliConn::handle_bytes`], then drains [`CliConn::poll`] until it gives
-//! `None`: it writes, runs commands (and hands the reply back with `handle_reply`), closes.
+//! The caller reads bytes into [`CliConn::handle_bytes`], then drains [`CliConn::poll`] until it
+//! gives `None`: it writes, runs commands (and hands the reply back with `handle_reply`), closes.
 //!
 //! ```text
 //! bytes -> line -> commands (;) -> words -> command::parse --> reply here, or Action::Run

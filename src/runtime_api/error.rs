@@ -1,8 +1,9 @@
 //! What the stats socket refuses, in HAProxy 3.2's own words.
 //!
 //! One enum for every reply that says no. Built by the parsers of this module and by whoever runs a
-//! [`super::Command`]; written by [`super::CliConn`], which adds the severity and the framing. Rule:
-//! the text of a variant is byte for byte what HAProxy prints (runtime-api.md 3), scripts match on it.
+//! [`super::Command`]; written by [`super::CliConn`], which adds the severity and the framing.
+//! Rule: the text of a variant is byte for byte what HAProxy prints (runtime-api.md 3), scripts
+//! match on it.
 
 use thiserror::Error;
 
@@ -35,7 +36,8 @@ pub enum CliError {
     FilterNotStored(usize),
     /// A filter without a known operator. *Effect:* none.
     #[error(
-        "Filter entry #{0}: Require and operator among \"eq\", \"ne\", \"le\", \"ge\", \"lt\", \"gt\""
+        "Filter entry #{0}: Require and operator among \"eq\", \"ne\", \"le\", \"ge\", \"lt\", \
+         \"gt\""
     )]
     FilterOperator(usize),
     /// A filter without a number. *Effect:* none.
@@ -52,17 +54,20 @@ pub enum CliError {
     },
     /// `show table t` followed by something else than a filter, `key` or `ptr`. *Effect:* none.
     #[error(
-        "Optional argument only supports \"data.<store_data_type>\" <operator> <value> or key <key> or ptr <ptr>"
+        "Optional argument only supports \"data.<store_data_type>\" <operator> <value> or key \
+         <key> or ptr <ptr>"
     )]
     ShowTableUsage,
     /// `set table` with too little or the wrong words. *Effect:* none.
     #[error(
-        "Required arguments: <table> key <key> [data.<store_data_type> <value>]* or <table> ptr <ptr> [data.<store_data_type> <value>]*"
+        "Required arguments: <table> key <key> [data.<store_data_type> <value>]* or <table> ptr \
+         <ptr> [data.<store_data_type> <value>]*"
     )]
     SetTableUsage,
     /// `clear table` with too little or the wrong words. *Effect:* none.
     #[error(
-        "Required arguments: <table> \"data.<store_data_type>\" <operator> <value> or <table> key <key> or <table> ptr <ptr>"
+        "Required arguments: <table> \"data.<store_data_type>\" <operator> <value> or <table> \
+         key <key> or <table> ptr <ptr>"
     )]
     ClearTableUsage,
     /// `set table t data.x eq 1`. *Effect:* none.

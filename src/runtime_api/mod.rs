@@ -1,9 +1,9 @@
 //! The stats socket: HAProxy's runtime API for a peers node, without the socket.
 //!
-//! Owns the grammar, the levels, the framing and every reply's exact text. Called by the coordinator,
-//! which owns the sockets: it feeds [`CliConn`] and runs the [`Command`]s that come out, over the
-//! shards. Rule: byte for byte HAProxy 3.2 (runtime-api.md 3); where we differ on purpose the module
-//! of the command says so; any bytes cost at most their own connection.
+//! Owns the grammar, the levels, the framing and every reply's exact text. Called by the
+//! coordinator, which owns the sockets: it feeds [`CliConn`] and runs the [`Command`]s that come
+//! out, over the shards. Rule: byte for byte HAProxy 3.2 (runtime-api.md 3); where we differ on
+//! purpose the module of the command says so; any bytes cost at most their own connection.
 //!
 //! Differences, in one place:
 //! * `set table <t>` without a key changes nothing (HAProxy empties the table);
@@ -13,8 +13,8 @@
 //! * `show peers json`, `show peers lag`, and fields at the end of `show info` are ours.
 //!
 //! One command a file: [`show_table`] [`set_table`] [`clear_table`] [`show_peers`] [`show_info`]
-//! [`show_stat`] [`show_errors`] [`show_env`] [`help`] [`prompt`] [`timeout`]; the rest is a line in
-//! [`command`].
+//! [`show_stat`] [`show_errors`] [`show_env`] [`help`] [`prompt`] [`timeout`]; the rest is a line
+//! in [`command`].
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! `prompt [help | n | i | p | timed]*`: what happens behind a line's replies.
 //!
-//! Pure; owned by [`super::CliConn`], one [`Prompt`] a connection. Rule: as HAProxy 3.2, which 2.6's
-//! plain toggle is a part of.
+//! Pure; owned by [`super::CliConn`], one [`Prompt`] a connection. Rule: as HAProxy 3.2, which
+//! 2.6's plain toggle is a part of.
 
 use super::error::CliError;
 use crate::time::Millis;

@@ -1,7 +1,7 @@
 //! Which entries of a table a command means: all, those that pass filters, one key, one pointer.
 //!
-//! Pure; shared by `show table`, `set table` and `clear table`. Rule: words are looked at in HAProxy
-//! 3.2's order, so that of several mistakes the same one is named.
+//! Pure; shared by `show table`, `set table` and `clear table`. Rule: words are looked at in
+//! HAProxy 3.2's order, so that of several mistakes the same one is named.
 
 use super::column::{Column, integer};
 use super::error::CliError;
@@ -104,7 +104,8 @@ pub(super) fn parse_pointer(words: &[Vec<u8>]) -> Result<Select, CliError> {
     number.map(Select::Pointer).ok_or(CliError::NoEntryAtPointer)
 }
 
-/// Parses `data.<type> <op> <number>` up to four times. `before` words of the command stand in front.
+/// Parses `data.<type> <op> <number>` up to four times. `before` words of the command stand in
+/// front.
 pub(super) fn parse_filters(
     spec: &TableSpec,
     words: &[Vec<u8>],

@@ -1,8 +1,9 @@
 //! `set table <table> key <key> [data.<type> <n>]*`, or `ptr 0x<n>` instead of the key.
 //!
-//! Parsed on the coordinator, run on the shard that owns the key. Rule, HAProxy's: values are applied
-//! from left to right, and those before a wrong word stay; the entry is created or refreshed even
-//! then. It is a local change: every peer gets it. Binary keys are hexadecimal (ours alone).
+//! Parsed on the coordinator, run on the shard that owns the key. Rule, HAProxy's: values are
+//! applied from left to right, and those before a wrong word stay; the entry is created or
+//! refreshed even then. It is a local change: every peer gets it. Binary keys are hexadecimal (ours
+//! alone).
 
 use super::column::{Column, integer};
 use super::command::{Command, Context};
@@ -34,8 +35,8 @@ pub enum Target {
     Pointer(u64),
 }
 
-/// Stores the values in the shard's part of the table and gives the reply. `Target::Pointer` is looked
-/// up in this part only: [`CliError::NoEntryAtPointer`] may mean that another shard has it.
+/// Stores the values in the shard's part of the table and gives the reply. `Target::Pointer` is
+/// looked up in this part only: [`CliError::NoEntryAtPointer`] may mean that another shard has it.
 pub fn run(set: &SetTable, part: &mut TablePart, now: Millis, hasher: &KeyHasher) -> Reply {
     let key = match &set.target {
         Target::Key(key) => key.clone(),
@@ -57,8 +58,8 @@ pub type Reply = Result<(), CliError>;
 
 /// Parses the words behind `set table`. `Ok(None)`: nothing to do and an empty reply.
 ///
-/// HAProxy 2.6 to 3.2 take `set table <table>` without a key for `clear table <table>` and empty the
-/// table; with us it does nothing.
+/// HAProxy 2.6 to 3.2 take `set table <table>` without a key for `clear table <table>` and empty
+/// the table; with us it does nothing.
 pub(super) fn parse(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Option<Command>, CliError> {
     let name = words.first().ok_or(CliError::SetTableUsage)?;
     let (table, spec) = cx.tables.find(name).ok_or(CliError::NoSuchTable)?;

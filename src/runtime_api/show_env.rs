@@ -4,8 +4,8 @@
 
 use super::error::CliError;
 
-/// Appends `NAME=value` lines: all of them, or the one called `name`. Line breaks inside a value are
-/// shown as blanks, so that the reply stays one line a variable.
+/// Appends `NAME=value` lines: all of them, or the one called `name`. Line breaks inside a value
+/// are shown as blanks, so that the reply stays one line a variable.
 pub fn write<'a>(
     vars: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     name: Option<&[u8]>,

@@ -1,8 +1,8 @@
 //! `show peers [dict|-] [<section>]`, and ours: `show peers json`, `show peers lag`.
 //!
 //! The coordinator gathers the views, this formats them. Rule: byte for byte HAProxy 3.2 for the
-//! first form, with the true date and without the empty line HAProxy puts between sections. Sections
-//! and peers are given, and shown, last declared first; tables highest id first.
+//! first form, with the true date and without the empty line HAProxy puts between sections.
+//! Sections and peers are given, and shown, last declared first; tables highest id first.
 
 use super::error::CliError;
 use super::json::write_string;

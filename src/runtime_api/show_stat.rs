@@ -1,8 +1,8 @@
 //! `show stat [typed|json|desc|up|no-maint] [domain proxy|resolvers] [<iid> <type> <sid>]`.
 //!
 //! HAProxy lists its proxies; peers sections are none. But tools that poll this choke on an empty
-//! body, so every peers listener is a FRONTEND row of mode `peers` (ours alone). Rule: HAProxy 3.2's
-//! columns at HAProxy 3.2's positions, the static ones, ended by the `-` column.
+//! body, so every peers listener is a FRONTEND row of mode `peers` (ours alone). Rule: HAProxy
+//! 3.2's columns at HAProxy 3.2's positions, the static ones, ended by the `-` column.
 
 use super::error::CliError;
 use super::json::write_string;

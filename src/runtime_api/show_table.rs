@@ -1,7 +1,8 @@
 //! `show table [<table> [data.<type> <op> <n>]{0,4} | key <key> | ptr 0x<n>]`.
 //!
-//! Parsed on the coordinator, run on every shard that owns a part of the table (or only on the key's
-//! owner). Rule: a dump is made of bounded pieces, so that no table stops a shard or fills a socket.
+//! Parsed on the coordinator, run on every shard that owns a part of the table (or only on the
+//! key's owner). Rule: a dump is made of bounded pieces, so that no table stops a shard or fills a
+//! socket.
 
 use super::command::{Command, Context};
 use super::error::CliError;
@@ -27,8 +28,8 @@ pub struct Query {
 pub const NOT_DUMPED: &str = "# contents not dumped due to insufficient privileges\n";
 
 impl Query {
-    /// True when the header is printed first and entries follow. Otherwise (a key, a pointer) nothing
-    /// is printed before the entry is found.
+    /// True when the header is printed first and entries follow. Otherwise (a key, a pointer)
+    /// nothing is printed before the entry is found.
     pub fn is_dump(&self) -> bool {
         matches!(self.select, Select::All | Select::Filters(_))
     }

@@ -1,8 +1,8 @@
 //! A command line as commands and words (runtime-api.md 3.1).
 //!
 //! Pure; called by [`super::CliConn`] with one whole line. Rule: blanks separate words, `;` and NUL
-//! separate commands, `\` takes the next byte as it is, quotes mean nothing. A carriage return at the
-//! end of the line ends a command too, so that one more, empty, command follows it: that is the
+//! separate commands, `\` takes the next byte as it is, quotes mean nothing. A carriage return at
+//! the end of the line ends a command too, so that one more, empty, command follows it: that is the
 //! second blank line HAProxy answers to `show version\r\n`.
 
 use crate::limits::{CLI_PATTERN_MAX, CLI_WORDS_MAX};

@@ -39,8 +39,8 @@ fn cases() -> Vec<(Vec<u8>, Said)> {
     lines.chunks_exact(2).map(case).collect()
 }
 
-/// Payload prompts depend on what was there when HAProxy looked, which is what the capture shows for
-/// bytes that come at once.
+/// Payload prompts depend on what was there when HAProxy looked, which is what the capture shows
+/// for bytes that come at once.
 #[test]
 fn at_once() {
     let cases = cases();

@@ -1,7 +1,7 @@
 //! HAProxy 3.2's answers, line for line.
 //!
-//! Compared but for pointers, the order of entries (HAProxy's is that of its buckets) and the moment
-//! of a lifetime: HAProxy's clock ran while it was asked.
+//! Compared but for pointers, the order of entries (HAProxy's is that of its buckets) and the
+//! moment of a lifetime: HAProxy's clock ran while it was asked.
 
 use crate::node::Node;
 

@@ -1,19 +1,23 @@
-//! Any bytes: nothing panics, nothing is executed that the level forbids, no reply breaks the framing.
+//! Any bytes: nothing panics, nothing is executed that the level forbids, no reply breaks the
+//! framing.
 
 use crate::node::Node;
 use proptest::prelude::*;
 use stickring::config::CliLevel;
 
 /// Words that reach far into the parsers.
+#[rustfmt::skip]
+const WORDS: &[&str] = &[
+    "show", "set", "clear", "table", "t_ip", "t_arr", "t_bin", "t_str", "key", "ptr", "0x1",
+    "1.2.3.4", "data.gpc0", "data.gpt[1]", "data.gpt[9]", "data.zork", "eq", "lt", "5", "-1",
+    "peers", "dict", "json", "lag", "info", "typed", "stat", "domain", "errors", "env", "HOME",
+    "cli", "level", "sockets", "timeout", "severity-output", "number", "prompt", "n", "i", "p",
+    "timed", "user", "operator", "echo", "help", ";", "<<", "<<E", "\\", "\n", "\r\n", "sess",
+];
+
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
-        4 => prop::sample::select(vec![
-            "show", "set", "clear", "table", "t_ip", "t_arr", "t_bin", "t_str", "key", "ptr", "0x1",
-            "1.2.3.4", "data.gpc0", "data.gpt[1]", "data.gpt[9]", "data.zork", "eq", "lt", "5", "-1",
-            "peers", "dict", "json", "lag", "info", "typed", "stat", "domain", "errors", "env", "HOME",
-            "cli", "level", "sockets", "timeout", "severity-output", "number", "prompt", "n", "i", "p",
-            "timed", "user", "operator", "echo", "help", ";", "<<", "<<E", "\\", "\n", "\r\n", "sess",
-        ]).prop_map(str::to_owned),
+        4 => prop::sample::select(WORDS).prop_map(str::to_owned),
         1 => "[ -~]{0,12}",
     ]
 }
