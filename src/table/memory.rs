@@ -114,8 +114,8 @@ impl Region {
         Ok(())
     }
 
-    /// Like [`Region::grow_to`], a step further: a sixteenth of what there is, from 64 KiB to 2 MiB,
-    /// so that growing row by row is rare.
+    /// Like [`Region::grow_to`], a step further: a sixteenth of what there is, from 64 KiB to
+    /// 2 MiB, so that growing row by row is rare.
     pub fn grow_ahead(&mut self, len: usize) -> Result<(), MemoryError> {
         let step = (self.len / 16).clamp(64 * 1024, HUGE);
         self.grow_to(len.next_multiple_of(step).min(self.max).max(len))
@@ -229,6 +229,27 @@ mod store {
     use std::os::fd::OwnedFd;
     use std::ptr::{self, NonNull};
 
+    /// Addresses for `max` bytes that start at a huge page's boundary, as a file's huge pages must.
+    fn reserve_aligned(max: usize) -> Result<NonNull<u8>, Errno> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let len = max.checked_add(HUGE).ok_or(Errno::NOMEM)?;
+        // SAFETY: a new inaccessible mapping at an address of the kernel's choice overlaps nothing.
+        // What is cut off below lies within it, before and behind the part that stays.
+        unsafe {
+            let start = mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags)?;
+            let start = start.cast::<u8>();
+            let before = start.align_offset(HUGE);
+            let base = start.add(before);
+            if before > 0 {
+                munmap(start.cast(), before)?;
+            }
+            if before < HUGE {
+                munmap(base.add(max).cast(), HUGE - before)?;
+            }
+            NonNull::new(base).ok_or(Errno::NOMEM)
+        }
+    }
+
     /// A mapping of `max` bytes.
     pub struct Store {
         base: NonNull<u8>,
@@ -250,24 +271,23 @@ mod store {
             let sizable = limit.is_none_or(|l| l >= max as u64);
             let file = memfd_create(name, MemfdFlags::CLOEXEC).ok().filter(|_| sizable);
             let file = file.filter(|f| ftruncate(f, max as u64).is_ok());
+            let base = reserve_aligned(max)?;
             let prot = ProtFlags::READ | ProtFlags::WRITE;
+            let at = base.as_ptr().cast();
             let mapped = file.as_ref().map(|f| {
-                // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing. The
-                // file is `max` bytes long and never truncated, so no access faults.
-                unsafe {
-                    mmap(ptr::null_mut(), max, prot, MapFlags::SHARED | MapFlags::NORESERVE, f, 0)
-                }
+                let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+                // SAFETY: it replaces exactly the addresses reserved above, which nobody else
+                // knows. The file is `max` bytes long and never truncated: no access faults.
+                unsafe { mmap(at, max, prot, flags, f, 0) }
             });
-            let (base, file) = match mapped {
-                Some(Ok(base)) => (base, file),
+            let mut store = Store { base, max, file, advised: 0 };
+            if !matches!(mapped, Some(Ok(_))) {
+                store.file = None;
+                let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
                 // SAFETY: as above; private memory needs no file.
-                _ => unsafe {
-                    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-                    (mmap_anonymous(ptr::null_mut(), max, prot, flags)?, None)
-                },
-            };
-            let base = NonNull::new(base.cast()).ok_or(Errno::NOMEM)?;
-            Ok(Store { base, max, file, advised: 0 })
+                unsafe { mmap_anonymous(at, max, prot, flags)? };
+            }
+            Ok(store)
         }
 
         /// Called before `old..new` becomes usable: asks for huge pages where whole ones fit (a
@@ -380,6 +400,7 @@ mod tests {
     #[test]
     fn pages_appear_on_touch_and_go_when_released() {
         let mut r = Region::reserve("test", 64 << 30).expect("address space");
+        assert!(cfg!(miri) || r.bytes().as_ptr().align_offset(HUGE) == 0);
         assert_eq!(r.bytes(), &[] as &[u8]);
         const N: usize = if cfg!(miri) { 1_000 } else { 100_000 };
         r.grow_to(N).unwrap();
