@@ -39,6 +39,9 @@ pub const COLLISION_DELAY_SPREAD_MS: u64 = 2_000;
 /// A timer that notices a peer's silence this late (ms) says that we slept; the peer gets as much more
 /// time, once, so that a stopped and continued node does not drop its peers.
 pub const SILENCE_GRACE_MS: u64 = 500;
+/// A teacher that has sent no entry for this long is found wanting, and another is asked: HAProxy
+/// would wait for ever (protocol.md 6.1).
+pub const LESSON_STALL_MS: u64 = 30_000;
 /// Passes over received bytes that wait for the shards: beyond, the session is not read.
 pub const SESSION_ROUNDS_MAX: usize = 64;
 /// Bytes a session may hold that nobody has polled yet: beyond, it is not read.

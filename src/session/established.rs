@@ -144,7 +144,7 @@ impl<L: Layout> Session<L> {
             Message::Update(form, payload) => {
                 let learning = matches!(self.learn, Learn::Processing { .. });
                 match self.incoming.update(form, payload, bytes, !learning, sink)? {
-                    Taken::Yes => self.updated(),
+                    Taken::Yes => self.updated(now),
                     Taken::NoTable => self.counters.updates_ignored += 1,
                 }
             }
@@ -163,11 +163,13 @@ impl<L: Layout> Session<L> {
         Ok(())
     }
 
-    fn updated(&mut self) {
+    #[inline]
+    fn updated(&mut self, now: Millis) {
         self.round.updates += 1;
         self.counters.updates_in += 1;
-        if let Learn::Processing { updates, .. } = &mut self.learn {
+        if let Learn::Processing { updates, progress, .. } = &mut self.learn {
             *updates += 1;
+            *progress = now;
         }
     }
 
@@ -211,7 +213,7 @@ impl<L: Layout> Session<L> {
             Control::ResyncFinished | Control::ResyncPartial => {
                 self.round.confirms += 1;
                 self.confirms_owed += 1;
-                if let Learn::Processing { since, updates } = self.learn {
+                if let Learn::Processing { since, updates, .. } = self.learn {
                     self.learn = Learn::Ended { since, updates };
                     self.round.lesson_end = Some(control == Control::ResyncFinished);
                 }
@@ -234,6 +236,10 @@ impl<L: Layout> Session<L> {
     /// Everything of `round` is in the tables. Rounds may complete in any order; acks,
     /// confirmations and the lesson's end go out in order.
     pub fn handle_applied(&mut self, round: u64, now: Millis) {
+        if self.rounds.is_full() {
+            // We did not read meanwhile: only now can the peer be heard again.
+            self.timers.heard(now);
+        }
         self.rounds.applied(round);
         let mut acks: Vec<(usize, u32)> = Vec::new();
         let mut confirms = 0;
@@ -281,7 +287,7 @@ impl<L: Layout> Session<L> {
         if self.closed || self.learn != Learn::NotAssigned {
             return;
         }
-        self.learn = Learn::Processing { since: now, updates: 0 };
+        self.learn = Learn::Processing { since: now, updates: 0, progress: now };
         self.push.interrupted = true;
         if !self.params.local {
             self.send(Bytes::copy_from_slice(&Control::ResyncRequest.bytes()), now);
@@ -378,6 +384,11 @@ impl<L: Layout> Session<L> {
         if self.closed {
             return;
         }
+        if self.rounds.is_full() {
+            // Our shards are behind and the peer is not read: it is not silent, we are deaf.
+            self.timers.heard(now);
+        }
+        self.end_stalled(now);
         match self.timers.due(now) {
             Due::Nothing => {}
             Due::Heartbeat => self.heartbeat(now),
@@ -387,7 +398,25 @@ impl<L: Layout> Session<L> {
 
     /// When [`Session::handle_timeout`] has something to do; `None` once closed.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        (!self.closed).then(|| self.timers.next())
+        let stall = self.learn.stalls_at().unwrap_or(Millis(u64::MAX));
+        (!self.closed).then(|| self.timers.next().min(stall))
+    }
+
+    /// Ends a lesson whose teacher goes no further. Should its end come after all, it is confirmed.
+    fn end_stalled(&mut self, now: Millis) {
+        if self.learn.stalls_at().is_none_or(|at| now < at) {
+            return;
+        }
+        if let Learn::Processing { since, updates, progress } = &mut self.learn {
+            if !self.rounds.is_empty() {
+                // What came before is not applied yet: it is us who go no further.
+                *progress = now;
+                return;
+            }
+            let (updates, duration_ms) = (*updates, now.since(*since));
+            self.learn = Learn::NotAssigned;
+            self.event(Event::LessonEnd { finished: false, updates, duration_ms });
+        }
     }
 
     /// The next thing to do. Poll until `None` after every `handle_*`.
@@ -446,23 +475,22 @@ impl<L: Layout> Session<L> {
     pub fn status(&self) -> SessionStatus {
         let rx = self.incoming.tables();
         let defined = rx.iter().map(|t| t.table + 1).max().unwrap_or(0);
-        let count = defined.max(self.ledger.tables());
-        let tables = (0..count)
-            .map(|table| {
-                let t = rx.iter().find(|t| t.table == table);
-                TableStatus {
-                    table,
-                    remote_id: t.and_then(|t| t.remote_id).unwrap_or(0),
-                    remote_data: t.map_or(0, |t| t.data_types),
-                    last_get: t.map_or(0, |t| t.last_get),
-                    last_acked: t.map_or(0, |t| t.last_acked),
-                    last_pushed: self.ledger.pushed_uid(table),
-                    update: self.ledger.acked_uid(table),
-                    teaching_origin: self.origins.get(table).copied().unwrap_or(0),
-                    confirmed: self.ledger.confirmed_all(table),
-                }
+        let mut tables: Vec<TableStatus> = (0..defined.max(self.ledger.tables()))
+            .map(|table| TableStatus {
+                table,
+                last_pushed: self.ledger.pushed_uid(table),
+                update: self.ledger.acked_uid(table),
+                teaching_origin: self.origins.get(table).copied().unwrap_or(0),
+                ..TableStatus::default()
             })
             .collect();
+        for t in rx {
+            let status = &mut tables[t.table];
+            status.remote_id = t.remote_id.unwrap_or(0);
+            status.remote_data = t.data_types;
+            status.last_get = t.last_get;
+            status.last_acked = t.last_acked;
+        }
         SessionStatus {
             learn: self.learn.name(),
             teach: self.teach.name(),

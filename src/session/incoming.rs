@@ -10,7 +10,8 @@ use crate::limits::{REFUSALS_REPORTED_MAX, SESSION_TABLES_MAX};
 use crate::wire::dictionary::RxDictionary;
 use crate::wire::update::decode_values;
 use crate::wire::{DecodeError, Definition, Update, UpdateForm, Value};
-use std::collections::{HashMap, HashSet};
+use ahash::AHashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// One table the peer has defined.
@@ -65,7 +66,9 @@ pub enum Defined {
 pub struct Incoming<L> {
     tables: Vec<RxTable<L>>,
     /// Slot in `tables` by the peer's id. At most one id a table, so bounded as `tables` is.
-    by_id: HashMap<i32, usize>,
+    by_id: AHashMap<i32, usize>,
+    /// Slot in `tables` by our table.
+    by_table: AHashMap<usize, usize>,
     current: Option<usize>,
     dictionary: RxDictionary,
     dirty: Vec<usize>,
@@ -76,7 +79,8 @@ impl<L> Default for Incoming<L> {
     fn default() -> Self {
         Incoming {
             tables: Vec::new(),
-            by_id: HashMap::new(),
+            by_id: AHashMap::new(),
+            by_table: AHashMap::new(),
             current: None,
             dictionary: RxDictionary::default(),
             dirty: Vec::new(),
@@ -127,7 +131,7 @@ impl<L: Layout> Incoming<L> {
             return Err(Refusal::BadTail);
         }
         let layout = tables.define(definition)?;
-        let known = self.tables.iter().any(|t| t.table == layout.table());
+        let known = self.by_table.contains_key(&layout.table());
         if !known && self.tables.len() >= SESSION_TABLES_MAX {
             return Err(Refusal::TooMany);
         }
@@ -136,8 +140,8 @@ impl<L: Layout> Incoming<L> {
 
     fn bind(&mut self, definition: &Definition, payload: &[u8], layout: Arc<L>) {
         let table = layout.table();
-        let slot = match self.tables.iter().position(|t| t.table == table) {
-            Some(slot) => slot,
+        let slot = match self.by_table.get(&table) {
+            Some(&slot) => slot,
             None => {
                 self.tables.push(RxTable {
                     table,
@@ -150,6 +154,7 @@ impl<L: Layout> Incoming<L> {
                     layout: layout.clone(),
                     payload: Box::default(),
                 });
+                self.by_table.insert(table, self.tables.len() - 1);
                 self.tables.len() - 1
             }
         };

@@ -3,6 +3,7 @@
 //! Plain states; the established session moves them. Rule: nothing is pushed on the fly and no ack
 //! of the peer counts while one of them is under way.
 
+use crate::limits::LESSON_STALL_MS;
 use crate::time::Millis;
 
 /// Learning from this peer.
@@ -17,6 +18,8 @@ pub enum Learn {
         since: Millis,
         /// Updates received in it.
         updates: u64,
+        /// When the last of them came.
+        progress: Millis,
     },
     /// FINISHED or PARTIAL came; not everything is applied yet.
     Ended {
@@ -28,6 +31,14 @@ pub enum Learn {
 }
 
 impl Learn {
+    /// When a teacher that has sent nothing more is found wanting.
+    pub fn stalls_at(&self) -> Option<Millis> {
+        match self {
+            Learn::Processing { progress, .. } => Some(progress.plus(LESSON_STALL_MS)),
+            _ => None,
+        }
+    }
+
     /// As `show peers` prints it.
     pub fn name(&self) -> &'static str {
         match self {

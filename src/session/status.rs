@@ -75,7 +75,7 @@ impl Counters {
 }
 
 /// One table in `show peers`. Ids are 0 when there was none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableStatus {
     /// Our table, from 0; our id on the wire is one more.
     pub table: usize,

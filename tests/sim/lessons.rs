@@ -211,3 +211,79 @@ fn a_session_that_learns_from_its_first_moment_pushes_nothing_before() {
     let sent = |b: &[u8]| stickring::session::Output::Send(bytes::Bytes::copy_from_slice(b));
     assert_eq!(outputs, [sent(HEARTBEAT), sent(REQUEST)]);
 }
+
+#[test]
+fn rounds_released_together_lose_neither_the_end_nor_confirmations() {
+    let mut s = Solo::new();
+    s.learn();
+    s.take_sent();
+    s.take_events();
+    let one = s.feed_unapplied(FINISHED).unwrap();
+    let two = s.feed_unapplied(&[PARTIAL, PARTIAL].concat()).unwrap();
+    let three = s.feed_unapplied(&chunk()).unwrap();
+    s.applied(three);
+    s.applied(two);
+    s.applied(one);
+    let sent = s.take_sent();
+    assert_eq!(acks_in(&sent), [(4, 2)]);
+    assert!(sent.ends_with(&CONFIRM.repeat(3)));
+    let end = Event::LessonEnd { finished: true, updates: 0, duration_ms: 0 };
+    assert!(s.take_events().contains(&end));
+}
+
+#[test]
+fn an_interruption_is_told_even_when_it_is_over_before_anyone_asked() {
+    let mut s = Solo::new();
+    s.session.handle_learn(s.now);
+    let mut got = Vec::new();
+    let mut sink = crate::model::Collect { bytes: FINISHED, got: &mut got };
+    s.session.handle_bytes(FINISHED, s.now, &mut s.tables, &mut sink).unwrap();
+    let round = s.session.close_round().unwrap();
+    s.session.handle_applied(round, s.now);
+    s.changes(batch(1, 0, &[1], 1));
+    let events = s.take_events();
+    assert_eq!(events[0], Event::PushStop);
+    assert_eq!(events.last(), Some(&Event::PushStart { epoch: 2 }));
+    assert_eq!(s.session.counters().batches_stale, 1);
+}
+
+#[test]
+fn a_lesson_takes_the_place_of_what_was_not_acked() {
+    let mut s = Solo::new();
+    s.changes(batch(1, 0, &[1, 2], 2));
+    assert_eq!(s.session.status().unacked_batches, 1);
+    s.feed(REQUEST);
+    assert_eq!(s.session.status().unacked_batches, 0);
+    s.lesson_done(1, true, vec![(3, 0, 1)]);
+    s.feed(CONFIRM);
+    s.feed(&ack(4, 2));
+    assert_eq!(s.session.ledger().confirmed(3, 0), 1, "the lesson began before 2 was logged");
+}
+
+#[test]
+fn a_teacher_that_goes_no_further_is_found_wanting() {
+    use stickring::limits::LESSON_STALL_MS;
+    let mut s = Solo::new();
+    s.learn();
+    let wait = |s: &mut Solo, ms| {
+        let end = s.now.plus(ms);
+        while s.now < end {
+            s.feed(HEARTBEAT);
+            s.pass(end.since(s.now).min(4_000));
+        }
+    };
+    wait(&mut s, LESSON_STALL_MS - 1);
+    s.feed(&chunk());
+    wait(&mut s, LESSON_STALL_MS - 1);
+    assert_eq!(s.session.status().learn, "PROCESSING");
+    s.take_events();
+    wait(&mut s, 1);
+    let duration_ms = 2 * LESSON_STALL_MS - 1;
+    let end = Event::LessonEnd { finished: false, updates: 2, duration_ms };
+    assert_eq!(s.take_events(), [Event::Heard, end, Event::PushStart { epoch: 2 }]);
+    s.take_sent();
+    // Should it end after all, that is confirmed and nothing more.
+    s.feed(&[&update(3, "c", 1), FINISHED].concat());
+    assert_eq!(s.take_sent(), [&ack(4, 3), CONFIRM].concat());
+    assert!(s.take_events().is_empty());
+}

@@ -108,6 +108,25 @@ fn a_node_that_slept_gives_its_peer_a_little_more_time_once() {
 }
 
 #[test]
+fn a_peer_we_do_not_read_is_not_silent() {
+    let mut s = Solo::new();
+    s.feed(&define_str(7));
+    let mut rounds = Vec::new();
+    while s.session.wants_read() {
+        rounds.extend(s.feed_unapplied(&update(rounds.len() as u32 + 1, "a", 1)));
+    }
+    s.pass(20_000);
+    assert!(s.closed().is_none(), "our shards are behind");
+    s.pass(4_999);
+    s.applied(rounds[0]);
+    assert!(s.session.wants_read());
+    s.pass(4_999);
+    assert!(s.closed().is_none());
+    s.pass(1);
+    assert_eq!(s.closed(), Some(&CloseReason::Silence));
+}
+
+#[test]
 fn hello_cut_at_every_byte() {
     let hello = b"HAProxyS 2.1\nus\nthem 1 1\n";
     let mut a = Accepting::new(b"us", 1_024, Millis(5));
