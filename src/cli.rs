@@ -1,10 +1,10 @@
 //! The command line: HAProxy's options, rewritten for clap.
 //!
-//! *What*: argv in, [`Args`] or a [`CliExit`] out. HAProxy has options of several letters behind one
-//! dash (`-db`, `-dW`), takes each option as a word of its own, and knows nothing of `--option`; so
-//! [`parse`] checks each word against the list of options first, and clap gets a plain form of what
-//! is left. *Called by* `main`, first thing. *Rule*: an option is honoured or refused with a reason,
-//! never taken and forgotten.
+//! *What*: argv in, [`Args`] or a [`CliExit`] out. HAProxy has options of several letters behind
+//! one dash (`-db`, `-dW`), takes each option as a word of its own, and knows nothing of
+//! `--option`; so [`parse`] checks each word against the list of options first, and clap gets a
+//! plain form of what is left. *Called by* `main`, first thing. *Rule*: an option is honoured or
+//! refused with a reason, never taken and forgotten.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -16,7 +16,12 @@ pub mod load;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Parser)]
-#[command(name = "stickring", disable_help_flag = true, disable_version_flag = true)]
+#[command(
+    name = "stickring",
+    disable_help_flag = true,
+    disable_version_flag = true,
+    args_override_self = true
+)]
 pub struct Args {
     /// `-f`, and the words behind `--`: files and directories in order. None: the default
     /// configuration.
@@ -35,8 +40,8 @@ pub struct Args {
     #[arg(long = "n", value_name = "maxconn", value_parser = clap::value_parser!(u32).range(1..))]
     pub maxconn: Option<u32>,
     /// `-m`: memory of the process, in MB.
-    #[arg(long = "m", value_name = "megs", value_parser = clap::value_parser!(u64).range(1..1 << 40))]
-    pub memory_mb: Option<u64>,
+    #[arg(long = "m", value_name = "megs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub memory_mb: Option<u32>,
     /// `-N`: HAProxy's maximum for each proxy. There are no proxies here: say so and go on.
     #[arg(long = "N", value_name = "maxpconn")]
     pub proxy_maxconn: Option<u32>,
@@ -123,7 +128,8 @@ const REFUSED: &[(&str, &str)] = &[
 ///
 /// # Errors
 /// A [`CliExit`] when there is nothing to start: help or version asked for (code 0), an unknown
-/// option or a wrong value (usage on stdout, code 1, as HAProxy), a refused option (stderr, code 1).
+/// option or a wrong value (usage on stdout, code 1, as HAProxy), a refused option (stderr, code
+/// 1).
 pub fn parse<I>(argv: I) -> Result<Args, CliExit>
 where
     I: IntoIterator,
@@ -285,6 +291,9 @@ mod tests {
         assert!(!read("-D -db").unwrap().background());
         assert!(!read("-D -d").unwrap().background());
         assert!(!read("-db").unwrap().background());
+        // The last one wins.
+        let args = read("-c -c -L a -L b -f x -f y").unwrap();
+        assert_eq!((args.localpeer.as_deref(), args.files.len()), (Some("b"), 2));
         // A value may look like an option or hold anything.
         assert_eq!(read("-f -c -L a=b").unwrap().files, ["-c"]);
         assert_eq!(read("-f -c -L a=b").unwrap().localpeer.as_deref(), Some("a=b"));
@@ -303,7 +312,6 @@ mod tests {
             ("-n 0", "invalid value '0' for '-n <maxconn>'"),
             ("-n x", "invalid value 'x' for '-n <maxconn>'"),
             ("-m -5", "invalid value '-5' for '-m <megs>'"),
-            ("-c -c", "the argument '-c' cannot be used multiple times"),
         ] {
             let exit = read(line).unwrap_err();
             assert_eq!((exit.code, exit.to_stdout), (1, true), "{line}");

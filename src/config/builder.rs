@@ -27,6 +27,8 @@ pub(crate) struct SectionDraft {
     pub(crate) at: Location,
     pub(crate) shards: u32,
     pub(crate) disabled: bool,
+    /// A line of it was refused: what seems to be missing may have stood there.
+    pub(crate) broken: bool,
     /// A `bind` line was seen; a `peer` line was seen: only one of them may be.
     pub(crate) bind_line: bool,
     pub(crate) peer_line: bool,

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::config::builder::{Builder, Owner, SectionDraft, TableDraft};
 use crate::config::stick_table::add_server_columns;
-use crate::config::{Diagnostics, PeersSection, TableDecl};
+use crate::config::{Diagnostics, PeerSpec, PeersSection, TableDecl};
 
 /// Completes `b.config`.
 pub(crate) fn finish(b: &mut Builder<'_>, diags: &mut Diagnostics) {
@@ -22,8 +22,8 @@ pub(crate) fn finish(b: &mut Builder<'_>, diags: &mut Diagnostics) {
     tables(b, &shared, &kept);
     if b.config.peers.is_empty() && !diags.has_alerts() {
         diags.warning(format!(
-            "config : no 'peers' section has a peer named '{}': nothing to listen on, nobody to \
-             talk to (see 'localpeer' and -L).",
+            "config : no enabled 'peers' section has a peer named '{}': nothing to listen on, \
+             nobody to talk to (see 'localpeer' and -L).",
             b.config.localpeer
         ));
     }
@@ -75,7 +75,8 @@ fn shared_through(b: &Builder<'_>, diags: &mut Diagnostics) -> Vec<Option<usize>
 }
 
 fn is_empty(section: &SectionDraft) -> bool {
-    !section.disabled && section.local.is_none() && section.remotes.is_empty()
+    let SectionDraft { disabled, broken, local, remotes, .. } = section;
+    !disabled && !broken && local.is_none() && remotes.is_empty()
 }
 
 /// Checks `write-to` in HAProxy's order: tables of peers sections from the last one, then proxies.
@@ -146,7 +147,7 @@ fn mismatch(target: &TableDraft, table: &TableDraft) -> Option<String> {
 /// Moves the sections that take part into the configuration; gives their index there by their index
 /// in `b.sections`.
 fn sections(b: &mut Builder<'_>, diags: &mut Diagnostics) -> Vec<Option<usize>> {
-    let localpeer = &b.config.localpeer;
+    let localpeer = &b.config.localpeer.clone();
     for section in b.sections.iter().rev() {
         if section.local.is_none() && !section.disabled {
             let name = &section.name;
@@ -164,6 +165,7 @@ fn sections(b: &mut Builder<'_>, diags: &mut Diagnostics) -> Vec<Option<usize>> 
         };
         draft.refused.into_iter().for_each(|text| diags.alert(text));
         tell_ignored(&draft.name, draft.ignored, diags);
+        same_names(&remotes, localpeer, diags);
         let shards = draft.shards;
         for peer in remotes.iter_mut().chain([&mut local]) {
             if shards > 0 && peer.shard > shards {
@@ -192,13 +194,27 @@ fn sections(b: &mut Builder<'_>, diags: &mut Diagnostics) -> Vec<Option<usize>> 
     kept
 }
 
+/// Since 3.0 HAProxy wants each peer of a section to have a name of its own.
+fn same_names(remotes: &[PeerSpec], localpeer: &str, diags: &mut Diagnostics) {
+    let mut last: HashMap<&str, &PeerSpec> = HashMap::new();
+    for peer in remotes.iter().rev() {
+        if let Some(other) = last.insert(&peer.name, peer) {
+            diags.alert(format!(
+                "Peer section '{localpeer}' [{}]: another peer named '{}' was already defined at \
+                 line {}, please use distinct names.",
+                peer.at, peer.name, other.at
+            ));
+        }
+    }
+}
+
 fn tell_ignored(section: &str, mut ignored: Vec<&'static str>, diags: &mut Diagnostics) {
     ignored.sort_unstable();
     ignored.dedup();
     if !ignored.is_empty() {
         let list = ignored.join("', '");
         diags.notice(format!(
-            "config : peers section '{section}' : '{list}' change nothing here and are ignored."
+            "config : peers section '{section}' : ignored, as they change nothing here: '{list}'."
         ));
     }
 }

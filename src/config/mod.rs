@@ -99,7 +99,7 @@ pub fn parse(sources: &[Source], host: &dyn Host, options: &ParseOptions) -> Par
     let mut diags = Diagnostics::default();
     let mut env = Environment::new(host, &localpeer);
     let mut builder = Builder::new(host, options, localpeer);
-    let mut wrong = Vec::new();
+    let mut wrong = false;
     for source in sources {
         let before = diags.alerts();
         let mut skipped = Skipped::default();
@@ -112,13 +112,23 @@ pub fn parse(sources: &[Source], host: &dyn Host, options: &ParseOptions) -> Par
         });
         skipped.tell(&source.name, &mut diags);
         if diags.alerts() > before {
-            wrong.push(&source.name);
+            wrong = true;
             diags.alert(format!("config : Error(s) found in configuration file : {}", source.name));
         }
     }
+    if wrong {
+        // What is missing may stand on a line that was refused: only what is surely wrong is said.
+        let mut cross = Diagnostics::default();
+        finish::finish(&mut builder, &mut cross);
+        for d in cross.iter().filter(|d| d.severity == Severity::Alert) {
+            diags.alert(d.text.clone());
+        }
+        diags.alert("config : Fatal errors found in configuration.");
+        return Parsed { config: None, diagnostics: diags };
+    }
     finish::finish(&mut builder, &mut diags);
     if diags.has_alerts() {
-        diags.alert("config : Fatal errors found in configuration.");
+        diags.alert("Fatal errors found in configuration.");
         return Parsed { config: None, diagnostics: diags };
     }
     Parsed { config: Some(builder.config), diagnostics: diags }
@@ -203,7 +213,11 @@ fn one_line(
                 line.at
             )),
             Current::Global => return global::line(b, line, env, diags),
-            Current::Peers(index) => peers::line(b, index, line, diags),
+            Current::Peers(index) => {
+                let before = diags.alerts();
+                peers::line(b, index, line, diags);
+                b.sections[index].broken |= diags.alerts() > before;
+            }
             Current::Defaults(name) => return proxies::defaults_line(b, &name, line, diags),
             Current::Proxy(index) => return proxies::line(b, index, line, diags),
             Current::Stickring => stickring::line(b, line, diags),
@@ -261,7 +275,7 @@ impl Skipped {
         };
         let sections = Vec::from_iter(self.sections).join(", ");
         diags.notice(format!(
-            "config : [{file}] : {lines} that mean nothing to a peers node skipped ({sections})."
+            "config : [{file}] : {lines} skipped that a peers node has no use for ({sections})."
         ));
     }
 }

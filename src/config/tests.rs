@@ -158,7 +158,7 @@ fn one_notice_tells_what_was_skipped() {
     let said = messages(FULL);
     assert_eq!(
         said,
-        ["[t.cfg] : 6 lines that mean nothing to a peers node skipped (backend, defaults, \
+        ["[t.cfg] : 6 lines skipped that a peers node has no use for (backend, defaults, \
           frontend, global)."]
     );
 }
@@ -240,6 +240,47 @@ fn every_error_is_reported_and_the_file_is_named() {
          [ALERT]    (7) : config : Fatal errors found in configuration.\n"
     );
     assert!(parsed.config.is_none());
+}
+
+#[test]
+fn several_files_are_one_configuration() {
+    let source = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
+    let haproxy = source("h.cfg", "global\n localpeer hap\npeers p\n peer hap :1\n peer ring :2\n");
+    let ours = source("s.cfg", "global\n localpeer ring\nstickring\n engine epoll\n");
+    let parsed = parse(&[haproxy.clone(), ours], &FakeHost, &ParseOptions::default());
+    let c = parsed.config.unwrap();
+    // The same file as HAProxy's, seen from the other side.
+    assert_eq!(
+        (c.peers[0].local.name.as_str(), c.peers[0].remotes[0].name.as_str()),
+        ("ring", "hap")
+    );
+    assert_eq!(c.stickring.engine, EngineChoice::Epoll);
+
+    // Each file starts outside of sections, and each with errors is named.
+    let bad = |name| source(name, "engine epoll\n");
+    let parsed = parse(&[haproxy, bad("x.cfg"), bad("y.cfg")], &FakeHost, &ParseOptions::default());
+    let said: Vec<_> = parsed.diagnostics.iter().map(|d| d.text.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "config : parsing [x.cfg:1]: unknown keyword 'engine' out of section.",
+            "config : Error(s) found in configuration file : x.cfg",
+            "config : parsing [y.cfg:1]: unknown keyword 'engine' out of section.",
+            "config : Error(s) found in configuration file : y.cfg",
+            "config : Fatal errors found in configuration.",
+        ]
+    );
+}
+
+#[test]
+fn names_that_do_not_resolve_can_be_let_through() {
+    let text = "global\n localpeer a\npeers p\n peer a :1\n peer b later.example:7\n";
+    let options = ParseOptions { localpeer: None, ignore_dns: true };
+    let c = read_as(text, &options).config.unwrap();
+    let Some(Address::Tcp(address)) = &c.peers[0].remotes[0].address else { panic!("{c:?}") };
+    assert_eq!(address.name.as_deref(), Some("later.example"));
+    assert!(address.socket.ip().is_unspecified());
+    assert_eq!(read_as(&render(&c), &options).config.unwrap(), c);
 }
 
 #[test]
