@@ -60,7 +60,7 @@ pub struct Args {
     /// `-db`: stay in the foreground, over `-D`.
     #[arg(long = "db")]
     pub foreground: bool,
-    /// `-d`: say more while running; stays in the foreground.
+    /// `-d`: debug mode, which stays in the foreground, over `-D`.
     #[arg(long = "d")]
     pub debug: bool,
     /// `-dW`: warnings are errors.
@@ -251,7 +251,7 @@ fn help() -> String {
         ("-dr", "ignores names of peers that cannot be resolved"),
         ("-D", "goes to the background"),
         ("-db", "stays in the foreground, even with -D"),
-        ("-d", "debug: stays in the foreground and says more"),
+        ("-d", "debug: stays in the foreground, even with -D"),
         ("-p <file>", "writes the process id to this file"),
         ("-n <n>", "limits connections"),
         ("-m <megs>", "limits the usable amount of memory (in MB)"),
