@@ -199,3 +199,5 @@ pub const CONFIG_FILES_MAX: usize = 1_024;
 pub const BINARY_KEY_DEFAULT: u32 = 32;
 /// The longest tick that is told apart from longer ones, in µs.
 pub const TICK_US_MAX: u64 = 60_000_000;
+/// An otherwise idle shard sweeps expired rows this often.
+pub const EXPIRE_EVERY_MS: u64 = 50;

@@ -110,8 +110,14 @@ pub enum Admitted {
 }
 
 impl Section {
-    /// A section of the configuration, at its start.
-    pub fn new(index: usize, spec: &PeersSection, now: Millis, wall_ms: u64, seed: u64) -> Section {
+    /// A section of the configuration, at its start. `strangers`: `accept-peers` admits some.
+    pub fn new(
+        index: usize,
+        spec: &PeersSection,
+        strangers: bool,
+        (now, wall_ms): (Millis, u64),
+        seed: u64,
+    ) -> Section {
         let peer = |p: &crate::config::PeerSpec, local: bool, seed: u64| Peer {
             name: p.name.clone(),
             local,
@@ -130,7 +136,9 @@ impl Section {
         let mut peers = vec![peer(&spec.local, true, seed)];
         let remotes = spec.remotes.iter().filter(|p| !p.disabled);
         peers.extend(remotes.enumerate().map(|(i, p)| peer(p, false, seed ^ (i as u64 + 1))));
-        let brain = Brain::new(now, false, peers.len() - 1, spec.shards, seed);
+        // Peers that are not declared may come and teach, too.
+        let remotes = peers.len() - 1 + usize::from(strangers);
+        let brain = Brain::new(now, false, remotes, spec.shards, seed);
         Section {
             index,
             name: spec.name.clone(),

@@ -238,7 +238,11 @@ async fn shard_zero(
     let sections = config.peers.iter().enumerate();
     let node = Node {
         sections: sections
-            .map(|(i, p)| Section::new(i, p, now, clock.wall_ms(), seed.rotate_left(i as u32)))
+            .map(|(i, p)| {
+                let strangers = !config.stickring.accept_peers.is_empty();
+                let seed = seed.rotate_left(i as u32);
+                Section::new(i, p, strangers, (now, clock.wall_ms()), seed)
+            })
             .collect(),
         clock,
         engine: setup.engine,

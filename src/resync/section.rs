@@ -82,6 +82,10 @@ pub struct Section {
     /// The session that teaches us, and whether it is the old process's.
     assigned: Option<(u64, bool)>,
     remotes: BTreeMap<u64, Remote>,
+    /// Up to date only because the waits ended without any lesson: the first remotes that come later
+    /// are asked all the same, until one finishes. HAProxy never asks again; but what a peer has acked to our predecessor it will not send
+    /// unasked (protocol.md 5.6), so a memory that was away for long would miss it for ever.
+    untaught: bool,
     actions: VecDeque<Action>,
 }
 
@@ -104,6 +108,7 @@ impl Section {
             timer: Some(now.plus(RESYNC_MS)),
             assigned: None,
             remotes: BTreeMap::new(),
+            untaught: false,
             actions: VecDeque::new(),
         };
         if !has_old_process {
@@ -176,6 +181,7 @@ impl Section {
             return;
         }
         self.flags |= flag::REMOTE_FINISHED;
+        self.untaught = false;
         if shard != 0 && shard <= self.shards {
             self.shards_done.insert(shard);
         }
@@ -255,12 +261,13 @@ impl Section {
     fn unassign(&mut self, now: Millis) {
         self.assigned = None;
         self.flags &= !flag::ASSIGNED;
-        self.timer = Some(now.plus(RESYNC_MS));
+        self.timer = (!self.up_to_date()).then(|| now.plus(RESYNC_MS));
     }
 
     /// Assigns one of the remotes not found wanting, at random.
     fn ask_remote(&mut self, _now: Millis) {
-        if self.waits_for_local() || self.up_to_date() || self.assigned.is_some() {
+        let wants = !self.up_to_date() || self.untaught;
+        if self.waits_for_local() || !wants || self.assigned.is_some() {
             return;
         }
         let wanted = |r: &Remote| !r.asked && !self.shards_done.contains(&r.shard);
@@ -276,6 +283,8 @@ impl Section {
         if !self.up_to_date() {
             self.flags |= flag::LOCAL_DONE | flag::REMOTE_DONE;
             self.timer = None;
+            self.untaught =
+                !taught && self.flags & (flag::LOCAL_PARTIAL | flag::REMOTE_PARTIAL) == 0;
             self.actions.push_back(Action::UpToDate { taught });
         }
     }

@@ -32,7 +32,7 @@ pub use registry::{Layout, Registry, Table};
 use crate::Millis;
 use crate::engine::mesh::MeshEnd;
 use crate::engine::{Clock, Engine, Stream, breathe};
-use crate::limits::{TICK_MESSAGES, TICK_US_MAX, TRIM_EVERY_MS};
+use crate::limits::{EXPIRE_EVERY_MS, TICK_MESSAGES, TICK_US_MAX, TRIM_EVERY_MS};
 use crate::session::{
     CloseReason, Counters, Ledger, Refusal, Session, SessionParams, SessionStatus,
 };
@@ -267,7 +267,8 @@ pub async fn run(params: ShardParams, clock: Clock) {
             breathe(shard.engine).await;
             continue;
         }
-        let sleep = shard.next_deadline().map(|at| at.since(clock.now()).max(1));
+        let now = clock.now();
+        let sleep = shard.next_deadline(now).map(|at| at.since(now).max(1));
         let rings = bell.wait(|| shard.has_work());
         match sleep {
             // Dropping the bell's wait is safe: it holds no I/O.
@@ -328,9 +329,10 @@ impl Shard {
         self.mesh.has_work() || !self.control.is_empty()
     }
 
-    fn next_deadline(&self) -> Option<Millis> {
+    fn next_deadline(&self, now: Millis) -> Option<Millis> {
         let sessions = self.conns.iter().filter_map(|(_, c)| c.session.poll_timeout()).min();
-        let rows = self.parts.next_deadline();
+        // Rows are exact on read; sweeping them a few at a time would only keep the CPU awake.
+        let rows = self.parts.next_deadline().map(|at| at.max(now.plus(EXPIRE_EVERY_MS)));
         sessions.into_iter().chain(rows).min()
     }
 

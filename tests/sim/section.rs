@@ -163,6 +163,27 @@ fn a_remote_found_wanting_is_not_asked_again_and_another_is() {
 }
 
 #[test]
+fn a_section_that_nobody_taught_asks_the_first_remote_that_comes_later() {
+    let mut s = fresh();
+    s.handle_timeout(at(5_000));
+    assert_eq!(actions(&mut s), [Action::UpToDate { taught: false }]);
+    s.session_up(remote(1), at(60_000));
+    assert_eq!(actions(&mut s), [Action::Learn(1)]);
+    assert!(s.up_to_date(), "it may teach meanwhile");
+    // A broken or partial lesson is not the one it wants; no timer runs for it.
+    s.session_down(1, at(60_100));
+    assert_eq!(s.poll_timeout(), None);
+    s.session_up(remote(2), at(60_200));
+    s.lesson_end(2, false, at(60_300));
+    s.session_up(remote(3), at(60_400));
+    assert_eq!(actions(&mut s), [Action::Learn(2), Action::Learn(3)]);
+    s.lesson_end(3, true, at(60_500));
+    assert_eq!(actions(&mut s), []);
+    s.session_up(remote(4), at(60_600));
+    assert_eq!(actions(&mut s), [], "it was taught");
+}
+
+#[test]
 fn when_the_teacher_dies_another_is_asked_at_once() {
     let mut s = fresh();
     (1..=3).for_each(|id| s.session_up(remote(id), at(id)));
