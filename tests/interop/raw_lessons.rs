@@ -164,6 +164,10 @@ fn a_lost_teacher_is_replaced() {
         assert_eq!(second.quiet(500), [], "two lessons at once");
         drop(first);
         second.expect(RESYNC_REQ, 5000);
+        // The second fails as well, and comes back by itself: it is asked again.
+        drop(second);
+        let mut second = RawPeer::join(&address, "raw2", "node");
+        second.expect(RESYNC_REQ, 4000);
     });
 }
 

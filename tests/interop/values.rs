@@ -122,7 +122,7 @@ impl Pair {
         for table in &self.tables {
             // 600 000 events in 6 s decay by 100 a ms: 200 ms of slack for a busy machine.
             let rate = if table == "t_decay" { 20_000 } else { 0 };
-            become_equal(&self.hap, &self.node, table, Slack { rate, exp_ms: 2000 }, limit);
+            become_equal(&self.hap, &self.node, table, Slack { rate, exp_ms: 3000 }, limit);
         }
     }
 }
@@ -171,8 +171,8 @@ fn give_back(lab: &Lab, threads: u32) {
     let mut pair = Pair::new(lab, threads);
     pair.equal(10);
     // Let the entries age, so that a fresh lifetime instead of the remaining one is noticed.
-    pause(4000);
-    let before: Vec<_> = pair.tables.iter().map(|table| pair.hap.cli().table(table)).collect();
+    pause(5000);
+    let before: Vec<_> = pair.tables.iter().map(|table| pair.node.cli().table(table)).collect();
     let begin = Instant::now();
     pair.hap.kill();
     pair.hap.start();
@@ -188,7 +188,7 @@ fn give_back(lab: &Lab, threads: u32) {
             row.exp = row.exp.saturating_sub(elapsed);
         }
         let now = pair.hap.cli().table(table);
-        let slack = Slack { rate: u64::MAX >> 1, exp_ms: 2000 };
+        let slack = Slack { rate: u64::MAX >> 1, exp_ms: 3000 };
         let found = differences(&old, &now, &old, slack);
         assert!(found.is_empty(), "{table} after the restart: {found:?}");
     }
