@@ -36,8 +36,8 @@ pub const COLLISION_DELAY_MIN_MS: u64 = 50;
 /// See [`COLLISION_DELAY_MIN_MS`].
 pub const COLLISION_DELAY_SPREAD_MS: u64 = 2_000;
 
-/// A timer that notices a peer's silence this late (ms) says that we slept; the peer gets as much more
-/// time, once, so that a stopped and continued node does not drop its peers.
+/// A timer that notices a peer's silence this late (ms) says that we slept; the peer gets as much
+/// more time, once, so that a stopped and continued node does not drop its peers.
 pub const SILENCE_GRACE_MS: u64 = 500;
 /// A teacher that has sent no entry for this long is found wanting, and another is asked: HAProxy
 /// would wait for ever (protocol.md 6.1).
@@ -52,7 +52,8 @@ pub const SESSION_TABLES_MAX: usize = 4_096;
 pub const REFUSALS_REPORTED_MAX: usize = 64;
 /// Batches sent to a peer and not acked that are known one by one; older ones are merged.
 pub const FLIGHT_BATCHES_MAX: usize = 1_024;
-/// Bytes of sent batches kept to check acks against; beyond, the oldest are known by their last id only.
+/// Bytes of sent batches kept to check acks against; beyond, the oldest are known by their last id
+/// only.
 pub const FLIGHT_BYTES_MAX: usize = 1024 * 1024;
 /// A handshake must be complete within this (protocol.md 2.7).
 pub const HANDSHAKE_MS: u64 = 5_000;

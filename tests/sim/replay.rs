@@ -1,5 +1,5 @@
-//! Real HAProxy's captured words: what they said to a tester is fed to our sessions, and what a tester
-//! said to them must bring the same answers from us. Logs: `tests/captures`.
+//! Real HAProxy's captured words: what they said to a tester is fed to our sessions, and what a
+//! tester said to them must bring the same answers from us. Logs: `tests/captures`.
 
 use crate::solo::*;
 use std::collections::BTreeMap;
@@ -73,8 +73,8 @@ fn start() -> Solo {
     s
 }
 
-/// Every table update HAProxy sent is taken, acked under its table's id, its requests start lessons,
-/// the ends of its lessons are confirmed.
+/// Every table update HAProxy sent is taken, acked under its table's id, its requests start
+/// lessons, the ends of its lessons are confirmed.
 #[test]
 fn what_haproxy_says_is_understood() {
     let (mut updates, mut lessons, mut ends) = (0, 0, 0);
@@ -124,7 +124,8 @@ fn what_haproxy_says_is_understood() {
     assert!(updates > 150 && lessons >= 10 && ends >= 10, "{updates} {lessons} {ends}");
 }
 
-/// What the tester said to HAProxy 2.6 brings the same acks, confirmations and error messages from us.
+/// What the tester said to HAProxy 2.6 brings the same acks, confirmations and error messages from
+/// us.
 /// (3.5 acks implicit ids wrongly, and 2.6 acks while learning, which we do not.)
 #[test]
 fn the_tester_gets_the_same_answers_from_us() {
@@ -167,8 +168,8 @@ fn the_tester_gets_the_same_answers_from_us() {
     assert!(compared >= 32, "{compared} answers compared");
 }
 
-/// Answers of one connection, as far as they do not depend on timing: the acks of each table without
-/// those that a later one covers at once, confirmations, error messages.
+/// Answers of one connection, as far as they do not depend on timing: the acks of each table
+/// without those that a later one covers at once, confirmations, error messages.
 fn compare(name: &str, ours: &[u8], theirs: &[u8]) -> usize {
     let pick = |bytes: &[u8]| -> Vec<Vec<u8>> {
         let answer = |f: &stickring::wire::Frame<'_>| {
@@ -185,7 +186,7 @@ fn compare(name: &str, ours: &[u8], theirs: &[u8]) -> usize {
         kept
     };
     let (ours, theirs) = (pick(ours), pick(theirs));
-    // Every answer of theirs is one of ours, in order; ours may ack ids between that theirs covered.
+    // Every answer of theirs is one of ours, in order; ours may ack ids in between as well.
     let mut rest = ours.iter();
     for answer in &theirs {
         assert!(

@@ -167,6 +167,38 @@ fn only_what_was_missed_is_pushed_after_a_partition() {
     assert_eq!(counters(&w, 1, "a").entries_taught, 0, "nobody asks for a lesson again");
 }
 
+/// The first connection breaks at every byte of handshake, lesson, pushes and acks.
+#[test]
+fn cut_at_every_byte() {
+    let start = || {
+        let mut w = World::new(&["a", "b"], 5);
+        (0..8u64).for_each(|n| w.nodes[0].store.set(0, &format!("k{n}"), n + 1));
+        w
+    };
+    let talk = |w: &mut World| {
+        w.run(7_000);
+        (0..8u64).for_each(|n| w.nodes[1].store.set(1, &format!("x{n}"), n + 1));
+        w.run(500);
+    };
+    let mut whole = start();
+    talk(&mut whole);
+    assert!(whole.converged() && whole.net.delivered > 400, "{}", whole.net.delivered);
+    for at in 0..whole.net.delivered {
+        for read_max in [1, 4_096] {
+            let mut w = start();
+            w.net.read_max = read_max;
+            w.net.cut_at = Some(at);
+            talk(&mut w);
+            assert_eq!(w.net.cut_at, None, "it was cut");
+            w.run(10_000);
+            assert!(w.converged(), "cut at {at}");
+            assert_eq!(w.nodes[0].store.contents().len(), 16);
+            assert!(w.nodes.iter().all(|n| n.section.up_to_date()), "cut at {at}");
+            assert_eq!(w.net.live_pipes().len(), 1);
+        }
+    }
+}
+
 /// Keys each name has written, with the last value.
 type Written = BTreeMap<(usize, usize, String), u64>;
 
@@ -280,7 +312,8 @@ fn seeded_runs_full_of_faults_converge() {
     }
 }
 
-/// Cuts and partitions alone lose nothing: what was not acked is sent again, nothing is touched twice.
+/// Cuts and partitions alone lose nothing: what was not acked is sent again, nothing is touched
+/// twice.
 #[test]
 fn cuts_and_partitions_lose_no_change() {
     for seed in 0..200 {

@@ -73,7 +73,11 @@ fn cut_once_at_every_byte() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400,
+        failure_persistence: None,
+        ..Default::default()
+    })]
     #[test]
     fn cut_anywhere(
         mut cuts in proptest::collection::vec(0usize..3_400, 0..40),

@@ -1,5 +1,5 @@
-//! Whole nodes in one thread: each with its section, links, sessions and a small store, joined by pipes
-//! that carry a few bytes at a time and can be cut or blocked. One seed, one run.
+//! Whole nodes in one thread: each with its section, links, sessions and a small store, joined by
+//! pipes that carry a few bytes at a time and can be cut or blocked. One seed, one run.
 
 use crate::nodes::Node;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,6 +32,8 @@ pub struct Net {
     pub accepts: Vec<(usize, usize)>,
     /// Most bytes one read gives.
     pub read_max: usize,
+    /// Break the pipe over which this many bytes have been delivered in all.
+    pub cut_at: Option<u64>,
     /// Bytes that were delivered, and their hash: two runs of one seed must agree.
     pub delivered: u64,
     pub hash: u64,
@@ -75,8 +77,13 @@ impl Net {
         let max = 1 + self.random.below(self.read_max as u64) as usize;
         let data = &mut self.pipes[pipe].data[side];
         let n = data.len().min(max);
-        let bytes: Vec<u8> = data.drain(..n).collect();
-        self.delivered += n as u64;
+        let mut bytes: Vec<u8> = data.drain(..n).collect();
+        if let Some(at) = self.cut_at.filter(|&at| at <= self.delivered + n as u64) {
+            bytes.truncate((at - self.delivered) as usize);
+            self.cut(pipe);
+            self.cut_at = None;
+        }
+        self.delivered += bytes.len() as u64;
         for &b in &bytes {
             self.hash = (self.hash ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
         }
@@ -94,7 +101,7 @@ impl Net {
         self.pipes[pipe].closed[side] = true;
     }
 
-    /// Breaks a pipe for both sides; what was on its way is lost, or `keep` bytes of it arrive.
+    /// Breaks a pipe for both sides; what was on its way is lost.
     pub fn cut(&mut self, pipe: usize) {
         let p = &mut self.pipes[pipe];
         p.broken = true;
@@ -126,6 +133,7 @@ impl World {
             blocked: BTreeSet::new(),
             accepts: Vec::new(),
             read_max: 4_096,
+            cut_at: None,
             delivered: 0,
             hash: 0xcbf2_9ce4_8422_2325,
         };
