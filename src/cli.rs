@@ -99,7 +99,6 @@ const OPTIONS: &[(&str, usize)] = &[
     ("-p", 1),
     ("-C", 1),
     ("-n", 1),
-    ("-m", 1),
     ("-N", 1),
     ("-c", 0),
     ("-V", 0),
@@ -120,6 +119,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("-W", "the master and worker mode; run one process"),
     ("-Ws", "the master and worker mode with systemd; run one process with Type=simple"),
     ("-S", "the master's command line"),
+    ("-m", "a limit of memory; bound the tables by their 'size'"),
     ("-cc", "checking a condition"),
     ("-4", "HAProxy's choice of resolvers; write addresses as ipv4@name"),
 ];
@@ -230,7 +230,7 @@ fn build() -> String {
 fn help() -> String {
     let mut out = String::from(
         "Usage : stickring [-f <cfgfile|cfgdir>]* [ -vcqVdD ] [ -L <name> ] [ -p <pidfile> ]\n\
-         \x20       [ -C <dir> ] [ -n <maxconn> ] [ -m <max megs> ] [-- <cfgfile>*]\n\
+         \x20       [ -C <dir> ] [ -n <maxconn> ] [-- <cfgfile>*]\n\
          \n\
          Without -f it listens on 127.0.0.1:10000 as peer 'stickring', accepts any peer from this\n\
          machine and creates each table from the first definition it sees.\n\n",
@@ -254,7 +254,6 @@ fn help() -> String {
         ("-d", "debug: stays in the foreground, even with -D"),
         ("-p <file>", "writes the process id to this file"),
         ("-n <n>", "limits connections"),
-        ("-m <megs>", "limits the usable amount of memory (in MB)"),
         ("-N <n>", "HAProxy's limit for each proxy: there are none here, a notice says so"),
         ("-v, -vv", "displays the version; with build options"),
         ("-h, --help", "displays this"),
@@ -274,14 +273,14 @@ mod tests {
 
     #[test]
     fn options_are_haproxys() {
-        let args = read("-f a.cfg -f dir -L me -p /run/x.pid -C /etc -n 9 -m 64 -c -V -- b c -q");
+        let args = read("-f a.cfg -f dir -L me -p /run/x.pid -C /etc -n 9 -c -V -- b c -q");
         let args = args.unwrap();
         // As in HAProxy, every word behind `--` is a file.
         assert_eq!(args.files, ["a.cfg", "dir", "b", "c", "-q"]);
         assert_eq!(args.localpeer.as_deref(), Some("me"));
         assert_eq!(args.pidfile.as_deref(), Some("/run/x.pid"));
         assert_eq!(args.directory.as_deref(), Some("/etc"));
-        assert_eq!((args.maxconn, args.memory_mb), (Some(9), Some(64)));
+        assert_eq!(args.maxconn, Some(9));
         assert!(args.check && args.verbose && !args.quiet);
         assert_eq!(read("").unwrap(), Args::default());
         let args = read("-D -dW -dr -dC -q -N 5").unwrap();
@@ -311,7 +310,6 @@ mod tests {
             ("-L", "missing value behind '-L'."),
             ("-n 0", "invalid value '0' for '-n <maxconn>'"),
             ("-n x", "invalid value 'x' for '-n <maxconn>'"),
-            ("-m -5", "invalid value '-5' for '-m <megs>'"),
         ] {
             let exit = read(line).unwrap_err();
             assert_eq!((exit.code, exit.to_stdout), (1, true), "{line}");
@@ -324,7 +322,9 @@ mod tests {
 
     #[test]
     fn options_of_later_versions_are_refused_with_a_reason() {
-        for line in ["-sf 1 2", "-st", "-x /run/s", "-W", "-Ws -f a", "-S /x", "-cc 1", "-4"] {
+        for line in
+            ["-sf 1 2", "-st", "-x /run/s", "-W", "-Ws -f a", "-S /x", "-m 64", "-cc 1", "-4"]
+        {
             let exit = read(line).unwrap_err();
             assert_eq!((exit.code, exit.to_stdout), (1, false), "{line}");
             let option = line.split(' ').next().unwrap();
