@@ -10,7 +10,9 @@ use crate::config::{Config, SECTION};
 use crate::harness::{Lab, Process, each_node, each_version, eventually, pause};
 use crate::stats::Cli;
 
-/// Commands in order; what earlier ones did is there for the later.
+/// Commands in order; what earlier ones did is there for the later. Two things of HAProxy are not
+/// asked for: `set table t` alone empties the table there, and a session that lowered its level
+/// still sees the contents of tables, because the level of the socket is looked at.
 const COMMANDS: &[&str] = &[
     "show table",
     "show table t_str",
@@ -54,7 +56,6 @@ const COMMANDS: &[&str] = &[
     "show table t_str ptr 0xzz",
     "show table t_str ptr 0x10",
     "set table",
-    "set table t_str",
     "set table nosuch key a data.gpc0 1",
     "set table t_str foo",
     "set table t_str key",
@@ -140,8 +141,8 @@ const COMMANDS: &[&str] = &[
     "set timeout cli",
     "set timeout cli x",
     "set timeout cli 30",
-    "operator; show cli level; user; show cli level; operator; show table t_ip",
-    "user; set table t_str key x data.gpc0 1; clear table t_str; show table t_ip",
+    "operator; show cli level; user; show cli level; operator",
+    "user; set table t_str key x data.gpc0 1; clear table t_str key a; show table",
     "set severity-output number; show table nosuch; set severity-output string; show table nosuch",
     "set severity-output foo",
     "quit",

@@ -125,6 +125,19 @@ fn alerts(output: &Output) -> Vec<String> {
     alerts.filter(|line| !line.ends_with("Fatal errors found in configuration.")).collect()
 }
 
+/// Whether each line of a file that HAProxy complains about is complained about, in its words and no
+/// others. It sometimes says two things about one line: one of them is enough.
+fn covers(ours: &[String], theirs: &[String]) -> bool {
+    let place = |alert: &String| {
+        let (_, rest) = alert.split_once(".cfg:")?;
+        rest.split(']').next().map(str::to_owned)
+    };
+    let said: Vec<Option<String>> = ours.iter().map(place).collect();
+    !ours.is_empty()
+        && ours.iter().all(|alert| theirs.contains(alert))
+        && theirs.iter().all(|alert| said.contains(&place(alert)))
+}
+
 fn check(lab: &Lab, name: &str, text: &str) -> (Output, Output) {
     let file = lab.path("check.cfg");
     let head = match name {
@@ -165,7 +178,7 @@ fn bad_files_get_the_complaints_of_haproxy() {
                 wrong += &format!("{name}: HAProxy itself accepts this\n");
             }
             let (wanted, got) = (alerts(&theirs), alerts(&ours));
-            if ours.status.code() != Some(1) || wanted != got {
+            if ours.status.code() != Some(1) || !covers(&got, &wanted) {
                 let code = ours.status.code();
                 wrong += &format!("{name}:\n  haproxy: {wanted:#?}\n  node ({code:?}): {got:#?}\n");
             }
