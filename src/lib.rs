@@ -1,8 +1,8 @@
 //! stickring: a HAProxy peers node.
 //!
-//! It joins `peers` sections beside unmodified HAProxy processes, holds their stick tables and gives
-//! them back fast. This file is the map; each module's head says what it is, what it owns, who calls
-//! it and which rule it keeps.
+//! It joins `peers` sections beside unmodified HAProxy processes, holds their stick tables and
+//! gives them back fast. This file is the map; each module's head says what it is, what it owns,
+//! who calls it and which rule it keeps.
 //!
 //! # Layers
 //!
@@ -17,18 +17,20 @@
 //! # The two walks
 //!
 //! **In.** bytes -> [`wire::frame`] cuts frames in place -> [`session`] checks them and follows
-//! definitions -> [`table::route`] hashes the key once -> a batch for each owner shard (shared buffer
-//! and offsets) -> the owner's tick applies it -> "applied" back -> the session's ledger -> ack.
+//! definitions -> [`table::route`] hashes the key once -> a batch for each owner shard (shared
+//! buffer and offsets) -> the owner's tick applies it -> "applied" back -> the session's ledger ->
+//! ack.
 //!
 //! **Out.** a local change joins its partition's change log once -> end of tick: the shard encodes
-//! changed rows back to back -> shared `Bytes` to each session's home -> one `writev` -> the peer's ack
-//! moves the ledger; after a reconnect, resend from the first unconfirmed position (rows are read again).
+//! changed rows back to back -> shared `Bytes` to each session's home -> one `writev` -> the peer's
+//! ack moves the ledger; after a reconnect, resend from the first unconfirmed position (rows are
+//! read again).
 //!
 //! # Words
 //!
 //! *peer* another node; *session* one connection to it; *lesson* a full resync (teach, learn);
-//! *partition* a slice of one table; *shard* a thread; *batch* updates that travel together; *ledger*
-//! ids sent and acked; *home* the shard a session's socket lives on.
+//! *partition* a slice of one table; *shard* a thread; *batch* updates that travel together;
+//! *ledger* ids sent and acked; *home* the shard a session's socket lives on.
 
 pub mod cli;
 pub mod config;

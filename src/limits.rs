@@ -8,7 +8,8 @@ pub const BUFSIZE_MIN: usize = 1_024;
 pub const BUFSIZE_MAX: usize = 16 * 1024 * 1024;
 /// The length varint of a message must end within this many bytes (protocol.md 3.4).
 pub const LENGTH_VARINT_MAX: usize = 5;
-/// What we send stays below HAProxy's 16 379 bytes with the default bufsize (protocol.md 0, rule 18).
+/// What we send stays below HAProxy's 16 379 bytes with the default bufsize (protocol.md 0, rule
+/// 18).
 pub const MESSAGE_SENT_MAX: usize = 15_000;
 /// Slots of a dictionary cache, each direction of a session (protocol.md 4.7).
 pub const DICTIONARY_SLOTS: usize = 128;

@@ -11,8 +11,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Accepts for the `stats socket` line number `line` for ever. `stats maxconn` bounds them together;
-/// more wait in the kernel's queue, as with HAProxy.
+/// Accepts for the `stats socket` line number `line` for ever. `stats maxconn` bounds them
+/// together; more wait in the kernel's queue, as with HAProxy.
 pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: Arc<Facts>) {
     let (level, severity) = {
         let node = node.borrow();

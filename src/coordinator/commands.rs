@@ -1,7 +1,7 @@
 //! The stats socket's commands, run across the shards.
 //!
-//! A dump is made of pieces: each shard is asked for one at a time and the client has taken it before
-//! the next is made, so that no client makes a shard work ahead of it.
+//! A dump is made of pieces: each shard is asked for one at a time and the client has taken it
+//! before the next is made, so that no client makes a shard work ahead of it.
 
 use super::cli::{Client, Snapshot};
 use super::{Shared, report};

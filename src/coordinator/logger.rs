@@ -67,7 +67,8 @@ struct Inner {
 }
 
 impl Logger {
-    /// Opens what `targets` need. A target that cannot be opened is reported on stderr and left out.
+    /// Opens what `targets` need. A target that cannot be opened is reported on stderr and left
+    /// out.
     pub fn new(targets: &[LogTarget], quiet: bool) -> Logger {
         let mut opened = Vec::new();
         for spec in targets {

@@ -2,9 +2,9 @@
 //! section's resync, the stats socket, signals.
 //!
 //! Owns the sections' brains and links; shards own rows and established sessions. Everything here
-//! happens a few times a second at most, so it is plain async code around [`Node`], borrowed for one
-//! step at a time and never across a wait. Rule: whatever the other side does costs at most its own
-//! connection, and every wait has an end.
+//! happens a few times a second at most, so it is plain async code around [`Node`], borrowed for
+//! one step at a time and never across a wait. Rule: whatever the other side does costs at most its
+//! own connection, and every wait has an end.
 //!
 //! | file | what |
 //! |---|---|

@@ -309,7 +309,8 @@ impl Node {
     /// Ends a session; its end is reported later.
     pub(super) fn end_session(&mut self, id: SessionId) {
         if let Some(info) = self.sessions.get(&id) {
-            // A full channel belongs to a shard in trouble; the session then ends by its own silence.
+            // A full channel belongs to a shard in trouble; the session then ends by its own
+            // silence.
             let _ = self.shards.tell(info.shard, Control::Close(id));
         }
     }

@@ -62,8 +62,8 @@ pub fn open(config: &Config) -> Result<Opened, SocketError> {
     Ok(opened)
 }
 
-/// What the first process without a configuration prints: where it listens, and the line that lets a
-/// HAProxy find it.
+/// What the first process without a configuration prints: where it listens, and the line that lets
+/// a HAProxy find it.
 pub fn hint(config: &Config, opened: &Opened) -> String {
     let mut text = String::new();
     for (section, bound) in &opened.peers {

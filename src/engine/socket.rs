@@ -262,8 +262,8 @@ pub enum Fresh {
 }
 
 impl Fresh {
-    /// Connects to `address`, from `source` and through the network device `interface` where given. The
-    /// caller bounds the time; cancelling closes the socket.
+    /// Connects to `address`, from `source` and through the network device `interface` where given.
+    /// The caller bounds the time; cancelling closes the socket.
     pub async fn connect(
         address: &Address,
         source: Option<&Address>,

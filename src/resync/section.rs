@@ -82,9 +82,10 @@ pub struct Section {
     /// The session that teaches us, and whether it is the old process's.
     assigned: Option<(u64, bool)>,
     remotes: BTreeMap<u64, Remote>,
-    /// Up to date only because the waits ended without any lesson: the first remotes that come later
-    /// are asked all the same, until one finishes. HAProxy never asks again; but what a peer has acked to our predecessor it will not send
-    /// unasked (protocol.md 5.6), so a memory that was away for long would miss it for ever.
+    /// Up to date only because the waits ended without any lesson: the first remotes that come
+    /// later are asked all the same, until one finishes. HAProxy never asks again; but what a peer
+    /// has acked to our predecessor it will not send unasked (protocol.md 5.6), so a memory that
+    /// was away for long would miss it for ever.
     untaught: bool,
     actions: VecDeque<Action>,
 }

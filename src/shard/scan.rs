@@ -100,8 +100,8 @@ impl Lesson {
         out.extend_from_slice(&table.define);
         let (mut entries, mut skipped) = (0u64, 0);
         let filter = self.wish.filter;
-        // Ids of a lesson are no cursors (protocol.md 5.3), and 0 is the one that is not acked: no id
-        // of a later change can be taken for a repetition.
+        // Ids of a lesson are no cursors (protocol.md 5.3), and 0 is the one that is not acked: no
+        // id of a later change can be taken for a repetition.
         let uid = 0;
         let next = parts.get_mut(table.id).and_then(|part| {
             part.scan(now, self.cursor, TICK_ROWS * 4, |entry| {
