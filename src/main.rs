@@ -30,17 +30,20 @@ fn main() -> ExitCode {
 
 /// Everything behind the arguments. Returns the exit code.
 fn run(args: &Args) -> u8 {
-    let mut said = Said { quiet: args.quiet, all: String::new() };
+    let mut said = Said { quiet: args.quiet, ..Said::default() };
     if let Some(directory) = &args.directory
         && let Err(error) = std::env::set_current_dir(directory)
     {
         return said.fail(&format!("cannot change to directory '{directory}': {error}."));
     }
-    let Some(config) = configure(args, &mut said) else { return 1 };
+    let Some((config, warned)) = configure(args, &mut said) else { return 1 };
     if args.dump {
         print(&config::render(&config));
     }
     if args.check {
+        if warned && !args.quiet {
+            print("Warnings were found.\n");
+        }
         if args.verbose && !args.quiet {
             print("Configuration file is valid\n");
         }
@@ -55,8 +58,9 @@ fn run(args: &Args) -> u8 {
     serve(args, config, said, ready)
 }
 
-/// Reads and checks the configuration, and says what there is to say about it.
-fn configure(args: &Args, said: &mut Said) -> Option<Config> {
+/// Reads and checks the configuration, and says what there is to say about it. With the
+/// configuration comes whether there were warnings.
+fn configure(args: &Args, said: &mut Said) -> Option<(Config, bool)> {
     let sources: Vec<Source> = if args.files.is_empty() {
         let runtime_dir = std::env::var("XDG_RUNTIME_DIR").ok().filter(|d| !d.is_empty());
         let fallback = || std::env::temp_dir().to_string_lossy().into_owned();
@@ -85,7 +89,7 @@ fn configure(args: &Args, said: &mut Said) -> Option<Config> {
         said.fail("Some warnings were found and 'zero-warning' is set. Aborting.");
         return None;
     }
-    Some(config)
+    Some((config, warned))
 }
 
 /// Opens everything and runs to the end.
@@ -135,16 +139,24 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
 }
 
 /// What was said so far, for `show startup-logs`.
+#[derive(Default)]
 struct Said {
     quiet: bool,
+    /// The version and the path were named: once is enough.
+    opened: bool,
     all: String,
 }
 
 impl Said {
     fn say(&mut self, diagnostics: &Diagnostics) {
-        let executable = std::env::current_exe().unwrap_or_default();
-        let executable = executable.to_string_lossy();
-        let text = diagnostics.render(std::process::id(), stickring::VERSION, &executable);
+        let pid = std::process::id();
+        let mut text = String::new();
+        if diagnostics.has_weight() && !self.opened {
+            let executable = std::env::current_exe().unwrap_or_default();
+            text = config::opening(pid, stickring::VERSION, &executable.to_string_lossy());
+            self.opened = true;
+        }
+        text.push_str(&diagnostics.lines(pid));
         if !self.quiet {
             eprint(&text);
         }

@@ -149,3 +149,70 @@ fn what_is_accepted_reads_back_equal() {
         assert_eq!(again.config.as_ref(), Some(&first), "{}\n{rendered}", path.display());
     }
 }
+
+/// Runs the daemon with `-c` and more options; its exit code, stdout, and stderr without process
+/// ids.
+fn check(options: &[&str], file: &str) -> (Option<i32>, String, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_stickring"))
+        .current_dir(root().join("tests/config"))
+        .arg("-c")
+        .args(options)
+        .args(["-f", file])
+        .output()
+        .expect("stickring -c");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said: Vec<String> = text(&out.stderr)
+        .lines()
+        .filter(|line| !line.contains("version is") && !line.contains("path to executable"))
+        .map(|line| match (line.find('('), line.find(") : ")) {
+            (Some(open), Some(close)) if line.starts_with('[') => {
+                format!("{}(){}", &line[..open], &line[close + 1..])
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    (out.status.code(), text(&out.stdout), said.join("\n"))
+}
+
+#[test]
+fn checking_ends_as_haproxy_3_ends() {
+    let fine = "peers-old-style.cfg";
+    assert_eq!(check(&[], fine), (Some(0), String::new(), String::new()));
+    let valid = "Configuration file is valid\n".to_owned();
+    assert_eq!(check(&["-V"], fine), (Some(0), valid.clone(), String::new()));
+
+    let warned = "peers-server-checks.cfg";
+    let warning = "[WARNING]  () : config : parsing [peers-server-checks.cfg:5] : 'peer b' : \
+                   init_addr, resolvers, check and agent are ignored for peers.";
+    let found = "Warnings were found.\n".to_owned();
+    assert_eq!(check(&[], warned), (Some(0), found.clone(), warning.to_owned()));
+    assert_eq!(check(&["-V"], warned).1, found + &valid);
+    assert_eq!(check(&["-q"], warned), (Some(0), String::new(), String::new()));
+    let (code, out, said) = check(&["-dW"], warned);
+    let aborting = "Some warnings were found and 'zero-warning' is set. Aborting.";
+    assert_eq!((code, out), (Some(1), String::new()));
+    assert_eq!(said, format!("{warning}\n[ALERT]    () : {aborting}"));
+
+    let (code, out, said) = check(&["-V"], "many-errors.cfg");
+    assert_eq!((code, out), (Some(1), String::new()));
+    assert!(said.ends_with("() : config : Fatal errors found in configuration."), "{said}");
+    assert_eq!(check(&["-q"], "many-errors.cfg"), (Some(1), String::new(), String::new()));
+
+    let (code, _, said) = check(&[], "/nonexist");
+    let expected = "[ALERT]    () : config : Cannot open configuration file/directory /nonexist : \
+                    No such file or directory";
+    assert_eq!((code, said.as_str()), (Some(1), expected));
+    assert_eq!(check(&["-L", "b"], fine).0, Some(0));
+    // A directory is read as a whole; here, every file at once is full of errors.
+    assert_eq!(check(&[], ".").0, Some(1));
+}
+
+#[test]
+fn the_configuration_can_be_printed_as_understood() {
+    let (code, out, _) = check(&["-dC"], "proxy-stick-rules.cfg");
+    assert_eq!(code, Some(0));
+    assert!(out.contains(
+        "    stick-table type ip size 1024 srvkey addr store \
+    server_id,server_key peers p\n"
+    ));
+}

@@ -113,10 +113,21 @@ impl Diagnostics {
     /// anything of weight to say.
     pub fn render(&self, pid: u32, version: &str, executable: &str) -> String {
         let mut out = String::new();
-        if self.list.iter().any(|d| d.severity > Severity::Notice) {
-            line(&mut out, Severity::Notice, pid, &format!("stickring version is {version}"));
-            line(&mut out, Severity::Notice, pid, &format!("path to executable is {executable}"));
+        if self.has_weight() {
+            out.push_str(&opening(pid, version, executable));
         }
+        out.push_str(&self.lines(pid));
+        out
+    }
+
+    /// True when there is more to say than notices.
+    pub fn has_weight(&self) -> bool {
+        self.alerts > 0 || self.warnings > 0
+    }
+
+    /// The messages alone, for one who has said the [`opening`] already.
+    pub fn lines(&self, pid: u32) -> String {
+        let mut out = String::new();
         for d in &self.list {
             line(&mut out, d.severity, pid, &d.text);
         }
@@ -126,6 +137,14 @@ impl Diagnostics {
         }
         out
     }
+}
+
+/// What HAProxy says once, before its first warning or alert.
+pub fn opening(pid: u32, version: &str, executable: &str) -> String {
+    let mut out = String::new();
+    line(&mut out, Severity::Notice, pid, &format!("stickring version is {version}"));
+    line(&mut out, Severity::Notice, pid, &format!("path to executable is {executable}"));
+    out
 }
 
 /// One message in HAProxy's frame.

@@ -41,7 +41,7 @@ use reader::Line;
 
 pub use address::{Address, TcpAddress};
 pub use default::embedded_default;
-pub use diagnostics::{Diagnostic, Diagnostics, Severity};
+pub use diagnostics::{Diagnostic, Diagnostics, Severity, opening};
 pub use render::render;
 pub use types::{
     AcceptFrom, BindSpec, CliLevel, Config, EngineChoice, Location, LogFormat, LogTarget, PeerSpec,
