@@ -216,9 +216,8 @@ fn build() -> String {
     let _ = writeln!(out, "\nDefault settings:");
     let _ = writeln!(
         out,
-        "  bufsize = {}, max-updates-at-once = {}, stats timeout = {} ms, stats maxconn = {}",
+        "  bufsize = {}, stats timeout = {} ms, stats maxconn = {}",
         crate::limits::BUFSIZE_DEFAULT,
-        crate::limits::UPDATES_AT_ONCE_DEFAULT,
         crate::limits::CLI_TIMEOUT_DEFAULT_MS,
         crate::limits::STATS_MAXCONN_DEFAULT
     );

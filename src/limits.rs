@@ -19,8 +19,6 @@ pub const SERVER_KEY_MAX: usize = 255;
 pub const ARRAY_ELEMENTS_MAX: u32 = 100;
 /// Longest expiry HAProxy's configuration takes: 2^31 - 1 ms, which row ticks can still compare.
 pub const EXPIRE_MAX_MS: u32 = i32::MAX as u32;
-/// `tune.peers.max-updates-at-once`, HAProxy's default.
-pub const UPDATES_AT_ONCE_DEFAULT: u32 = 200;
 
 /// HEARTBEAT after this long without anything to push (protocol.md 2.7).
 pub const HEARTBEAT_MS: u64 = 3_000;

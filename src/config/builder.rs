@@ -16,7 +16,6 @@ use crate::config::{
 };
 use crate::limits::{
     ACCEPT_PEERS_DEFAULT, BUFSIZE_DEFAULT, CLI_TIMEOUT_DEFAULT_MS, STATS_MAXCONN_DEFAULT,
-    UPDATES_AT_ONCE_DEFAULT,
 };
 use crate::table::spec::TableSpec;
 
@@ -124,7 +123,7 @@ impl<'h> Builder<'h> {
                 localpeer,
                 nbthread: None,
                 bufsize: BUFSIZE_DEFAULT,
-                max_updates_at_once: UPDATES_AT_ONCE_DEFAULT,
+                max_updates_at_once: None,
                 hard_stop_after_ms: None,
                 pidfile: None,
                 node: None,

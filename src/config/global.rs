@@ -44,7 +44,7 @@ pub(crate) fn line(
         "nbthread" => nbthread(b, line, diags),
         "tune.bufsize" => bufsize(b, line, diags),
         "tune.peers.max-updates-at-once" => match line.word(1).parse::<u32>() {
-            Ok(n) if n > 0 => b.config.max_updates_at_once = n,
+            Ok(n) if n > 0 => b.config.max_updates_at_once = Some(n),
             _ => {
                 let text = format!("'{keyword}' expects an integer argument greater than 0.");
                 diags.alert(line.says(text));

@@ -58,7 +58,9 @@ fn global(out: &mut String, config: &Config) {
         line(format!("    nbthread {n}"));
     }
     line(format!("    tune.bufsize {}", config.bufsize));
-    line(format!("    tune.peers.max-updates-at-once {}", config.max_updates_at_once));
+    if let Some(n) = config.max_updates_at_once {
+        line(format!("    tune.peers.max-updates-at-once {n}"));
+    }
     if let Some(ms) = config.hard_stop_after_ms {
         line(format!("    hard-stop-after {ms}ms"));
     }

@@ -102,7 +102,7 @@ stickring
 fn a_whole_file_is_read() {
     let c = config(FULL);
     assert_eq!((c.localpeer.as_str(), c.nbthread), ("a", Some(4)));
-    assert_eq!((c.bufsize, c.max_updates_at_once), (32_768, 50));
+    assert_eq!((c.bufsize, c.max_updates_at_once), (32_768, Some(50)));
     assert_eq!((c.hard_stop_after_ms, c.pidfile.as_deref()), (Some(30_000), Some("/run/x.pid")));
     assert_eq!((c.stats_timeout_ms, c.stats_maxconn), (120_000, 30));
     assert_eq!(c.logs.len(), 2);

@@ -42,8 +42,9 @@ pub struct Config {
     pub nbthread: Option<u32>,
     /// `tune.bufsize` in bytes.
     pub bufsize: usize,
-    /// `tune.peers.max-updates-at-once`.
-    pub max_updates_at_once: u32,
+    /// `tune.peers.max-updates-at-once`: most updates in one batch; `None` bounds batches by bytes
+    /// alone.
+    pub max_updates_at_once: Option<u32>,
     /// `hard-stop-after` in ms.
     pub hard_stop_after_ms: Option<u64>,
     /// `pidfile`; `-p` wins over it (the caller applies that).

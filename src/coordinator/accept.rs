@@ -16,7 +16,7 @@ pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
                 if node.borrow().stopping {
                     return;
                 }
-                let refused = node.borrow().too_many();
+                let refused = node.borrow().too_many(section);
                 if let Some(why) = refused {
                     let text = format!("Connection from {origin} closed: {why}.");
                     let mut node = node.borrow_mut();
@@ -120,9 +120,14 @@ impl Node {
     }
 
     /// Why no more connections are taken, if none are.
-    fn too_many(&self) -> Option<String> {
+    fn too_many(&self, section: usize) -> Option<String> {
         if self.handshakes >= HANDSHAKES_MAX {
             return Some(format!("{HANDSHAKES_MAX} handshakes are under way"));
+        }
+        let accepted = self.sections[section].peers.iter().filter(|p| p.link.is_accepted()).count();
+        let max = self.config.peers[section].bind.as_ref().map_or(0, |b| b.maxconn as usize);
+        if max > 0 && accepted >= max {
+            return Some(format!("{max} sessions are open (maxconn)"));
         }
         let max = self.maxconn;
         self.is_full().then(|| format!("{max} connections are open (-n)"))

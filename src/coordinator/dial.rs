@@ -91,7 +91,7 @@ impl Node {
             entry.peers[peer].name,
             crate::wire::hello::Status::name_of(code)
         );
-        self.log_limited(crate::observe::log::Level::Warning, &text);
+        self.log_section(section, crate::observe::log::Level::Warning, &text);
         self.poke.notify_one();
     }
 }

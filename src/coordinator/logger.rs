@@ -3,7 +3,7 @@
 //! Never waits: a datagram that has no room is counted and dropped.
 
 use crate::Millis;
-use crate::config::{Address, LogTarget};
+use crate::config::{Address, Config, LogTarget};
 use crate::engine::Clock;
 use crate::limits::{LOG_BURST, LOG_PER_SECOND};
 use crate::observe::log::{Level, Line, format_line, stderr_line};
@@ -23,6 +23,8 @@ enum Sink {
 struct Target {
     spec: LogTarget,
     sink: Sink,
+    /// Only lines about this peers section; `None`: all.
+    section: Option<usize>,
 }
 
 /// See the module head. Clones share the targets.
@@ -67,25 +69,24 @@ struct Inner {
 }
 
 impl Logger {
-    /// Opens what `targets` need. A target that cannot be opened is reported on stderr and left
-    /// out.
-    pub fn new(targets: &[LogTarget], quiet: bool) -> Logger {
+    /// Opens the `log` targets of the global section, which get every line, and of the peers
+    /// sections, which get those about them. A target that cannot be opened is reported on stderr
+    /// and left out.
+    pub fn new(config: &Config, quiet: bool) -> Logger {
+        let global = config.logs.iter().map(|spec| (None, spec));
+        let sections = config.peers.iter().enumerate().flat_map(|(i, section)| {
+            // `log global` in a section: these get its lines already.
+            let own = section.logs.iter().filter(|spec| !config.logs.contains(spec));
+            own.map(move |spec| (Some(i), spec))
+        });
         let mut opened = Vec::new();
-        for spec in targets {
+        for (section, spec) in global.chain(sections) {
             match open(&spec.address) {
-                Ok(sink) => opened.push(Target { spec: spec.clone(), sink }),
+                Ok(sink) => opened.push(Target { spec: spec.clone(), sink, section }),
                 Err(error) => {
-                    eprint!(
-                        "{}",
-                        stderr_line(
-                            Level::Warning,
-                            std::process::id(),
-                            &format!(
-                                "log target '{}': {error}; nothing is sent there.",
-                                spec.address
-                            )
-                        )
-                    );
+                    let text =
+                        format!("log target '{}': {error}; nothing is sent there.", spec.address);
+                    eprint!("{}", stderr_line(Level::Warning, std::process::id(), &text));
                 }
             }
         }
@@ -97,8 +98,9 @@ impl Logger {
         }))
     }
 
-    /// A line of level `level`, to everyone who wants it.
-    pub fn log(&self, level: Level, text: &str) {
+    /// A line of level `level`, about peers section number `section` if any, to everyone who wants
+    /// it.
+    pub fn log(&self, level: Level, section: Option<usize>, text: &str) {
         let inner = &self.0;
         let pid = std::process::id();
         if !inner.quiet {
@@ -106,7 +108,8 @@ impl Logger {
             let _ = std::io::stderr().write_all(stderr_line(level, pid, text).as_bytes());
         }
         let line = Line { level, text, pid, wall_ms: Clock.wall_ms() };
-        for target in &inner.targets {
+        let wants = |t: &&Target| t.section.is_none() || t.section == section;
+        for target in inner.targets.iter().filter(wants) {
             let Some(bytes) = format_line(&target.spec, &line) else { continue };
             if send(&target.sink, &bytes).is_err() {
                 inner.dropped.set(inner.dropped.get() + 1);
@@ -116,22 +119,22 @@ impl Logger {
 
     /// The same at a limited rate, so that a storm of connections is not a storm of lines. What was
     /// held back is counted and said later.
-    pub fn limited(&self, now: Millis, level: Level, text: &str) {
+    pub fn limited(&self, now: Millis, level: Level, section: Option<usize>, text: &str) {
         let Some(held_back) = self.0.rate.borrow_mut().take(now) else { return };
         if held_back > 0 {
-            self.log(Level::Warning, &format!("{held_back} log lines were held back."));
+            self.log(Level::Warning, None, &format!("{held_back} log lines were held back."));
         }
-        self.log(level, text);
+        self.log(level, section, text);
     }
 
     /// A notice.
     pub fn notice(&self, text: &str) {
-        self.log(Level::Notice, text);
+        self.log(Level::Notice, None, text);
     }
 
     /// A warning.
     pub fn warning(&self, text: &str) {
-        self.log(Level::Warning, text);
+        self.log(Level::Warning, None, text);
     }
 
     /// Lines that a target had no room for.

@@ -163,8 +163,10 @@ impl Node {
         now: Millis,
     ) -> Admitted {
         let Some(peer) = self.find_or_add_peer(section, name, origin) else {
-            let (name, section) = (Printable::new(name), &self.sections[section].name);
-            self.log_limited(
+            let (name, index) = (Printable::new(name), section);
+            let section = &self.sections[section].name;
+            self.log_section(
+                index,
                 Level::Warning,
                 &format!(
                     "Peer '{name}' from {origin} refused: not in peers section '{section}' (504)."
@@ -295,7 +297,7 @@ impl Node {
         let sessions = self.sessions.values().filter(|s| s.section == section).count() as u64;
         let entry = &mut self.sections[section];
         entry.sessions_max = entry.sessions_max.max(sessions);
-        self.log_limited(Level::Notice, &text);
+        self.log_section(section, Level::Notice, &text);
         self.run_section(section, now);
     }
 
@@ -336,7 +338,7 @@ impl Node {
                     let _ = self.shards.tell(info.shard, Control::Learn(id));
                     let peer = &self.sections[section].peers[info.peer].name;
                     let text = format!("Peers section {name}: learning from {peer}.");
-                    self.log_limited(Level::Notice, &text);
+                    self.log_section(section, Level::Notice, &text);
                 }
                 Action::LocalGivenUp => {}
                 Action::UpToDate { taught } => {
@@ -344,7 +346,7 @@ impl Node {
                     self.sections[section].changed_ms = self.clock.wall_ms();
                     let how = if taught { "by a full lesson" } else { "nobody to learn from" };
                     let text = format!("Peers section {name} is up to date ({how}).");
-                    self.log_limited(Level::Notice, &text);
+                    self.log_section(section, Level::Notice, &text);
                 }
             }
         }
@@ -397,35 +399,36 @@ impl Node {
                     seconds(duration_ms)
                 );
                 self.totals.lessons_learned += 1;
-                self.log_limited(Level::Notice, &text);
+                self.log_section(info.section, Level::Notice, &text);
                 self.sections[info.section].brain.lesson_end(id, finished, now);
                 self.run_section(info.section, now);
             }
             ShardEvent::Teaching(id) => {
-                let Some((_, name)) = self.named(id) else { return };
-                self.log_limited(
+                let Some((info, name)) = self.named(id) else { return };
+                self.log_section(
+                    info.section,
                     Level::Notice,
                     &format!("Teaching {name}: it asked for a lesson."),
                 );
             }
             ShardEvent::Taught { id, finished, entries, duration_ms } => {
-                let Some((_, name)) = self.named(id) else { return };
+                let Some((info, name)) = self.named(id) else { return };
                 let how = if finished { "finished" } else { "partial" };
                 let text = format!(
                     "Lesson to {name} confirmed ({how}): {entries} entries taught in {}.",
                     seconds(duration_ms)
                 );
                 self.totals.lessons_taught += 1;
-                self.log_limited(Level::Notice, &text);
+                self.log_section(info.section, Level::Notice, &text);
             }
             ShardEvent::Refused { id, name, refusal } => {
-                let Some((_, peer)) = self.named(id) else { return };
+                let Some((info, peer)) = self.named(id) else { return };
                 let text = format!(
                     "Peer {peer}: updates for table '{}' are ignored: {refusal}.",
                     Printable::new(&name)
                 );
                 self.totals.tables_refused += 1;
-                self.log_limited(Level::Warning, &text);
+                self.log_section(info.section, Level::Warning, &text);
             }
             ShardEvent::Ended { id, ledger, counters, close, socket } => {
                 self.ended(id, ledger, &counters, close, &socket, now);
@@ -471,7 +474,7 @@ impl Node {
             None => socket.to_string(),
         };
         let level = if replaced { Level::Notice } else { Level::Warning };
-        self.log_limited(level, &format!("Peer {name} is DOWN ({why})."));
+        self.log_section(info.section, level, &format!("Peer {name} is DOWN ({why})."));
         if let Some(new) = waiting {
             self.established(info.section, info.peer, *new, now);
         }
@@ -503,8 +506,13 @@ impl Node {
     }
 
     /// Logs at a limited rate, so that a storm of connections is not a storm of lines.
-    pub(super) fn log_limited(&mut self, level: Level, text: &str) {
-        self.log.limited(self.clock.now(), level, text);
+    pub(super) fn log_limited(&self, level: Level, text: &str) {
+        self.log.limited(self.clock.now(), level, None, text);
+    }
+
+    /// The same for a line about a section: its own log targets get it, too.
+    pub(super) fn log_section(&self, section: usize, level: Level, text: &str) {
+        self.log.limited(self.clock.now(), level, Some(section), text);
     }
 }
 

@@ -155,6 +155,7 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
         params.push(shard_params(id, mesh, rx, &setup, &registry, &bells, &events_tx, &up_to_date));
     }
     let handle = Shards { control, bells };
+    let stop_ms = setup.config.hard_stop_after_ms.map_or(STOP_MS, |ms| ms.min(STOP_MS));
     let (report_tx, report_rx) = std::sync::mpsc::channel();
     let (exit_tx, exit_rx) = std::sync::mpsc::channel();
     let engine = setup.engine;
@@ -185,7 +186,7 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
     }
     // Shard 0 says when and how it ends; then the others have a moment to end, too.
     let code = exit_rx.recv().unwrap_or(1);
-    let deadline = std::time::Duration::from_millis(STOP_MS);
+    let deadline = Duration::from_millis(stop_ms);
     let (done_tx, done_rx) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         threads.into_iter().for_each(|t| drop(t.join()));
@@ -214,6 +215,7 @@ fn shard_params(
         bells: bells.clone(),
         control,
         events: events.clone(),
+        updates_at_once: setup.config.max_updates_at_once,
         up_to_date: up_to_date.clone(),
     }
 }
@@ -232,7 +234,7 @@ async fn shard_zero(
 ) {
     let clock = Clock;
     let now = clock.now();
-    let log = Logger::new(&setup.config.logs, setup.quiet);
+    let log = Logger::new(&setup.config, setup.quiet);
     let config = Arc::new(setup.config);
     let seed = setup.seeds[0];
     let sections = config.peers.iter().enumerate();

@@ -56,8 +56,9 @@ struct Encoded {
 }
 
 /// All subscribers of a shard.
-#[derive(Default)]
 pub struct Flush {
+    /// Rows looked at for one batch.
+    rows: usize,
     subscribers: Vec<Subscriber>,
     /// Something may have to be sent: a change, a new subscriber, a credit.
     pending: bool,
@@ -83,6 +84,12 @@ pub fn passes(filter: Option<KeyFilter>, table: &Table, entry: &Entry<'_>) -> bo
 }
 
 impl Flush {
+    /// None yet. `at_once`: most updates in one batch.
+    pub fn new(at_once: Option<u32>) -> Flush {
+        let rows = at_once.map_or(TICK_ROWS, |n| TICK_ROWS.min(n as usize));
+        Flush { rows, subscribers: Vec::new(), pending: false, shared: None, skipped: 0 }
+    }
+
     /// A session starts to take changes; replaces its earlier subscription.
     pub fn subscribe(&mut self, wish: Subscribe, shard: usize, shards: usize) {
         self.unsubscribe(wish.conn);
@@ -199,7 +206,7 @@ impl Flush {
         let mut out = Vec::with_capacity(256);
         let mut encoded = Encoded::default();
         let mut skipped = 0;
-        let next = part.changes(now, from, TICK_ROWS, |position, entry| {
+        let next = part.changes(now, from, self.rows, |position, entry| {
             if out.len() >= CHUNK_BYTES {
                 return ControlFlow::Break(());
             }
@@ -250,7 +257,7 @@ impl Flush {
         let mut encoded = Encoded::default();
         let mut skipped = 0;
         let uid = ids.uid(from);
-        let next = part.scan(now, state.scan, TICK_ROWS, |entry| {
+        let next = part.scan(now, state.scan, self.rows, |entry| {
             if out.len() >= CHUNK_BYTES {
                 return ControlFlow::Break(());
             }

@@ -246,6 +246,8 @@ pub struct ShardParams {
     pub control: mpsc::Receiver<Control>,
     /// To the coordinator.
     pub events: mpsc::Sender<ShardEvent>,
+    /// Most updates in one batch or chunk (`tune.peers.max-updates-at-once`).
+    pub updates_at_once: Option<u32>,
     /// By section: up to date.
     pub up_to_date: Arc<Vec<AtomicBool>>,
 }
@@ -293,8 +295,8 @@ impl Shard {
             conns: Slab::new(),
             generation: 0,
             router: Router::new(shards),
-            flush: Flush::default(),
-            lessons: Lessons::default(),
+            flush: Flush::new(params.updates_at_once),
+            lessons: Lessons::new(params.updates_at_once),
             control: params.control,
             events: params.events,
             unsent: VecDeque::new(),

@@ -28,12 +28,19 @@ struct Lesson {
 }
 
 /// All lessons a shard is giving.
-#[derive(Default)]
 pub struct Lessons {
+    /// Rows looked at for one chunk.
+    rows: usize,
     lessons: Vec<Lesson>,
 }
 
 impl Lessons {
+    /// None yet. `at_once`: most updates in one chunk.
+    pub fn new(at_once: Option<u32>) -> Lessons {
+        let rows = at_once.map_or(TICK_ROWS * 4, |n| (TICK_ROWS * 4).min(n as usize));
+        Lessons { rows, lessons: Vec::new() }
+    }
+
     /// Begins a lesson; replaces the session's earlier one.
     pub fn start(&mut self, wish: Teach, parts: &mut Parts, shards: usize) {
         self.stop(wish.conn);
@@ -70,7 +77,7 @@ impl Lessons {
         for (i, lesson) in self.lessons.iter_mut().enumerate() {
             while lesson.credits > 0 && budget > 0 && lesson.at < lesson.tables.len() {
                 budget -= 1;
-                lesson.chunk(parts, mesh, now);
+                lesson.chunk(self.rows, parts, mesh, now);
             }
             if lesson.at == lesson.tables.len() {
                 done.push(i);
@@ -93,7 +100,7 @@ impl Lessons {
 
 impl Lesson {
     /// Encodes up to one chunk of the current table and goes on to the next table at its end.
-    fn chunk(&mut self, parts: &mut Parts, mesh: &mut MeshEnd<Message>, now: Millis) {
+    fn chunk(&mut self, rows: usize, parts: &mut Parts, mesh: &mut MeshEnd<Message>, now: Millis) {
         let table = &self.tables[self.at];
         let timing = if self.wish.timed { Timing::Timed } else { Timing::Untimed };
         let mut out = Vec::with_capacity(table.define.len() + CHUNK_BYTES + CHUNK_BYTES / 4);
@@ -104,7 +111,7 @@ impl Lesson {
         // id of a later change can be taken for a repetition.
         let uid = 0;
         let next = parts.get_mut(table.id).and_then(|part| {
-            part.scan(now, self.cursor, TICK_ROWS * 4, |entry| {
+            part.scan(now, self.cursor, rows, |entry| {
                 if out.len() >= CHUNK_BYTES {
                     return ControlFlow::Break(());
                 }
