@@ -200,8 +200,9 @@ pub struct StatsSocketSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum LogFormat {
-    Local,
+    // HAProxy's default: as RFC 3164, without a host name.
     #[default]
+    Local,
     Rfc3164,
     Rfc5424,
     Priority,

@@ -156,7 +156,11 @@ fn show(words: &[Vec<u8>], names: &[&[u8]], cx: &Context<'_>) -> Result<Outcome,
         [b"version", ..] => return Ok(Outcome::Info(cx.facts.version.clone().into_bytes())),
         [b"cli", b"level", ..] => return Ok(Outcome::Info(level_name(cx.level).into())),
         [b"cli", b"sockets", ..] => return Ok(Outcome::Text(sockets(cx.facts))),
-        [b"startup-logs", ..] => return text(&cx.facts.startup_logs),
+        [b"startup-logs", ..] => {
+            // An empty line would end the reply.
+            let lines = cx.facts.startup_logs.lines().filter(|line| !line.is_empty());
+            return Ok(Outcome::Text(lines.flat_map(|line| [line, "\n"]).collect()));
+        }
         // What a peers node has none of.
         [b"acl" | b"map", ..] => return text(MAPS),
         [b"backend", ..] => return text(BACKENDS),

@@ -129,8 +129,4 @@ pub enum CliError {
         crate::limits::CLI_WORDS_MAX
     )]
     TooManyWords,
-    /// The node is too busy or stopping: the part of the table's owner did not answer. Ours alone.
-    /// *Effect:* unknown, the command may have run in part.
-    #[error("Command aborted: {0}")]
-    Aborted(&'static str),
 }

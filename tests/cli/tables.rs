@@ -104,3 +104,11 @@ fn a_large_dump_comes_in_bounded_pieces() {
             .starts_with("# table: t_int, type: integer, size:1024, used:100\n")
     );
 }
+
+#[test]
+fn startup_logs_keep_the_framing() {
+    let mut node = Node::new(1);
+    let facts = std::sync::Arc::get_mut(&mut node.facts).expect("no connection yet");
+    facts.startup_logs = "[NOTICE]   (1) : a\n\n[WARNING]  (1) : b".into();
+    assert_eq!(node.line("show startup-logs"), "[NOTICE]   (1) : a\n[WARNING]  (1) : b\n\n");
+}
