@@ -128,7 +128,7 @@ impl Section {
         }
         self.has_remotes = true;
         self.remotes.insert(up.id, Remote { shard: up.shard, asked: false });
-        self.ask_remote(now);
+        self.ask_remote();
     }
 
     /// A session ended.
@@ -139,7 +139,7 @@ impl Section {
         {
             self.flags |= if local { flag::LOCAL_ABORT } else { flag::REMOTE_ABORT };
             self.unassign(now);
-            self.ask_remote(now);
+            self.ask_remote();
         }
     }
 
@@ -156,7 +156,7 @@ impl Section {
         } else {
             self.remote_end(id, finished);
         }
-        self.ask_remote(now);
+        self.ask_remote();
     }
 
     fn local_end(&mut self, finished: bool) {
@@ -199,7 +199,7 @@ impl Section {
         }
         if self.waits_for_local() {
             self.give_up_local(now);
-            self.ask_remote(now);
+            self.ask_remote();
         } else {
             self.flags |= flag::REMOTE_TIMEOUT;
             self.done(false);
@@ -266,7 +266,7 @@ impl Section {
     }
 
     /// Assigns one of the remotes not found wanting, at random.
-    fn ask_remote(&mut self, _now: Millis) {
+    fn ask_remote(&mut self) {
         let wants = !self.up_to_date() || self.untaught;
         if self.waits_for_local() || !wants || self.assigned.is_some() {
             return;

@@ -273,12 +273,15 @@ fn a_teacher_that_goes_no_further_is_found_wanting() {
         }
     };
     wait(&mut s, LESSON_STALL_MS - 1);
-    s.feed(&chunk());
+    // While something of it is not applied, it is us who go no further.
+    let round = s.feed_unapplied(&chunk()).unwrap();
+    wait(&mut s, LESSON_STALL_MS);
+    s.applied(round);
     wait(&mut s, LESSON_STALL_MS - 1);
     assert_eq!(s.session.status().learn, "PROCESSING");
     s.take_events();
     wait(&mut s, 1);
-    let duration_ms = 2 * LESSON_STALL_MS - 1;
+    let duration_ms = 3 * LESSON_STALL_MS - 1;
     let end = Event::LessonEnd { finished: false, updates: 2, duration_ms };
     assert_eq!(s.take_events(), [Event::Heard, end, Event::PushStart { epoch: 2 }]);
     s.take_sent();

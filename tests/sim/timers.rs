@@ -241,6 +241,7 @@ fn last_connection_wins_and_the_loser_is_forgotten() {
     let Admission::Admit { ticket, replaces } = link.accept(1, now) else { panic!() };
     assert_eq!(replaces, Some(ours));
     assert!(!link.answered(ours, 200, now), "too late");
+    link.connected(ours);
     link.down(ours, Down::Silence, now);
     assert!(link.is_established() && link.is_accepted() && link.counts(ticket));
     assert_eq!(link.counters().coll, 1);
