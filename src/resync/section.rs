@@ -128,6 +128,10 @@ impl Section {
         }
         self.has_remotes = true;
         self.remotes.insert(up.id, Remote { shard: up.shard, asked: false });
+        if self.waits_for_local() && self.timer.is_some_and(|t| now >= t) {
+            // The wait is over, only the timer has not been looked at yet.
+            self.give_up_local(now);
+        }
         self.ask_remote();
     }
 

@@ -108,6 +108,15 @@ fn another_old_process_may_come_after_a_partial_or_a_loss() {
 }
 
 #[test]
+fn a_remote_that_comes_when_the_wait_is_over_is_asked_though_the_timer_is_late() {
+    let mut s = waiting();
+    s.session_up(remote(1), at(5_000));
+    assert_eq!(actions(&mut s), [Action::LocalGivenUp, Action::Learn(1)]);
+    s.handle_timeout(at(5_001));
+    assert!(!s.up_to_date());
+}
+
+#[test]
 fn only_an_accepted_session_is_the_old_process() {
     let mut s = waiting();
     s.session_up(SessionUp { accepted: false, ..old(1) }, at(10));
