@@ -291,9 +291,8 @@ fn shared_table(
         local_update: newest,
         commit_update: newest,
         refcnt: 1,
-        lag_updates: lag.sum(),
-        unsent_updates: 0,
-        lag_ms: 0,
+        // Nothing is ever pushed to ourselves.
+        lag_updates: if peer.local { 0 } else { lag.sum() },
     }
 }
 

@@ -174,10 +174,6 @@ pub struct SharedTableView {
     pub refcnt: u32,
     /// Local changes the peer has not acked. Exact, unlike differences of ids.
     pub lag_updates: u64,
-    /// Local changes not sent yet.
-    pub unsent_updates: u64,
-    /// Age of the oldest local change the peer has not acked.
-    pub lag_ms: u64,
 }
 
 /// Parses the words behind `show peers`.
@@ -340,23 +336,14 @@ fn escaped(name: &[u8]) -> String {
 }
 
 fn lag(sections: &[&SectionView], out: &mut String) -> std::fmt::Result {
-    out.push_str("# section peer status table lag_updates unsent_updates lag_ms\n");
+    out.push_str("# section peer status table lag_updates\n");
     let mut in_sync = true;
     for s in sections {
         in_sync &= s.flags & 3 == 3;
         for p in s.peers.iter().filter(|p| !p.local) {
             for t in &p.tables {
-                writeln!(
-                    out,
-                    "{} {} {} {} {} {} {}",
-                    s.name,
-                    p.name,
-                    p.last_status,
-                    t.name,
-                    t.lag_updates,
-                    t.unsent_updates,
-                    t.lag_ms
-                )?;
+                let (status, lag) = (p.last_status, t.lag_updates);
+                writeln!(out, "{} {} {status} {} {lag}", s.name, p.name, t.name)?;
             }
         }
     }
@@ -435,8 +422,6 @@ fn json_table(t: &SharedTableView, out: &mut String) -> std::fmt::Result {
         ("update", u64::from(t.update)),
         ("localupdate", u64::from(t.local_update)),
         ("lag_updates", t.lag_updates),
-        ("unsent_updates", t.unsent_updates),
-        ("lag_ms", t.lag_ms),
     ] {
         write!(out, ",\"{name}\":{value}")?;
     }

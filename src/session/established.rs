@@ -481,6 +481,7 @@ impl<L: Layout> Session<L> {
                 last_pushed: self.ledger.pushed_uid(table),
                 update: self.ledger.acked_uid(table),
                 teaching_origin: self.origins.get(table).copied().unwrap_or(0),
+                confirmed: self.ledger.confirmed_all(table),
                 ..TableStatus::default()
             })
             .collect();

@@ -153,6 +153,8 @@ fn our_changes_are_confirmed_by_acks_of_ids_we_sent() {
     assert_eq!(s.session.ledger().confirmed(3, 0), 0, "inside a batch: it waits for its end");
     s.feed(&ack(4, 4));
     assert_eq!(s.session.ledger().confirmed(3, 0), 10, "all before the second batch");
+    let shown = &s.session.status().tables[3];
+    assert_eq!(shown.confirmed.first(), Some(&10), "what show peers computes the lag from");
     assert_eq!(s.session.ledger().confirmed(3, 1), 0);
     s.feed(&ack(4, 6));
     assert_eq!(s.session.ledger().confirmed(3, 1), 20);
