@@ -17,6 +17,8 @@ mod bulk;
 mod cli_text;
 mod config_text;
 mod daemon;
+mod faults;
+mod features;
 mod layouts;
 mod raw_handshake;
 mod raw_lessons;

@@ -333,6 +333,18 @@ impl RawPeer {
         }
     }
 
+    /// Lives on for `ms` milliseconds, whatever comes.
+    pub fn stay(&mut self, ms: u64) {
+        let end = Instant::now() + Duration::from_millis(ms);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let _ = self.next(left.as_millis() as u64 + 1);
+        }
+    }
+
     /// Whether a heartbeat comes within `ms`, before anything else.
     pub fn heartbeat_within(&mut self, ms: u64) -> bool {
         let before = self.heartbeats.len();
