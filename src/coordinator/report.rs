@@ -13,7 +13,7 @@ use crate::runtime_api::show_info::NodeInfo;
 use crate::runtime_api::show_peers::{AppletView, PeerView, SectionView, SharedTableView};
 use crate::runtime_api::show_stat::ListenerView;
 use crate::session::{Counters, SessionStatus, TableStatus};
-use crate::shard::{SessionId, Shard, Table};
+use crate::shard::{ConnKey, SessionId, Shard, Table};
 use crate::wire::hello::Status;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Totals {
     pub lessons_taught: u64,
     /// Refused definitions.
     pub tables_refused: u64,
+    /// For the rates of `show info`.
+    pub recent: Recent,
     /// Protocol errors ever.
     pub errors_total: u64,
     /// The last of them.
@@ -107,14 +109,15 @@ struct Log {
 
 /// What one shard knows for `show peers`.
 struct ShardView {
-    statuses: Vec<(SessionId, SessionStatus)>,
+    statuses: Vec<(SessionId, ConnKey, SessionStatus)>,
+    names_sent: Vec<(ConnKey, Vec<(u8, Vec<u8>)>)>,
     dictionaries: HashMap<SessionId, Vec<Option<Vec<u8>>>>,
     logs: Vec<Log>,
 }
 
 fn ask_shard(shard: &mut Shard, _now: Millis) -> ShardView {
     let statuses = shard.statuses();
-    let dictionaries = statuses.iter().map(|(id, _)| (*id, shard.dictionary(*id))).collect();
+    let dictionaries = statuses.iter().map(|(id, ..)| (*id, shard.dictionary(*id))).collect();
     let tables = shard.parts.registry().all();
     let logs = tables
         .iter()
@@ -123,7 +126,7 @@ fn ask_shard(shard: &mut Shard, _now: Millis) -> ShardView {
             None => Log::default(),
         })
         .collect();
-    ShardView { statuses, dictionaries, logs }
+    ShardView { statuses, names_sent: shard.names_sent(), dictionaries, logs }
 }
 
 /// Everything `show peers` prints, last declared first.
@@ -182,9 +185,18 @@ fn peer(
     tables: &[Arc<Table>],
     now: Millis,
 ) -> PeerView {
-    let status = peer.session.and_then(|id| {
-        views.iter().flat_map(|v| &v.statuses).find(|(i, _)| *i == id).map(|(_, status)| status)
+    let found = peer.session.and_then(|id| {
+        views.iter().flat_map(|v| &v.statuses).find(|(i, ..)| *i == id).map(|(_, key, s)| (key, s))
     });
+    let status = found.map(|(_, status)| status);
+    let mut tx_dict: Vec<(u32, Vec<u8>)> = Vec::new();
+    if let Some((key, _)) = found {
+        let of_session = views.iter().flat_map(|v| &v.names_sent).filter(|(conn, _)| conn == key);
+        tx_dict.extend(
+            of_session.flat_map(|(_, s)| s.iter().map(|(i, t)| (u32::from(*i), t.clone()))),
+        );
+        tx_dict.sort();
+    }
     let rx_dict = peer.session.and_then(|id| views.iter().find_map(|v| v.dictionaries.get(&id)));
     let counters = peer.past.with(status);
     let link = peer.link.counters();
@@ -235,7 +247,7 @@ fn peer(
         remote_table: status.and_then(|s| current(s.current_in)).map(reversed),
         last_local_table: status.and_then(|s| current(s.current_out)).map(reversed),
         tables: shared.rev().collect(),
-        tx_dict: Vec::new(),
+        tx_dict,
         rx_dict: rx_dict.cloned().unwrap_or_default(),
         bytes_in: counters.bytes_in,
         bytes_out: counters.bytes_out,
@@ -296,6 +308,71 @@ fn shared_table(
     }
 }
 
+impl Node {
+    /// Counts of all sessions that are over.
+    fn past(&self) -> Counters {
+        let peers = self.sections.iter().flat_map(|s| &s.peers);
+        peers.fold(Counters::default(), |mut sum, p| {
+            sum.add(&p.past.0);
+            sum
+        })
+    }
+
+    /// Connections since the start, all kinds.
+    fn connections_ever(&self) -> u64 {
+        let peers = self.sections.iter().flat_map(|s| &s.peers);
+        peers.map(|p| p.link.counters().new_conn).sum::<u64>() + self.totals.cli_total
+    }
+}
+
+/// Sums at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    at: Millis,
+    busy_us: u64,
+    bytes_out: u64,
+    connections: u64,
+}
+
+/// Rates over the time between two `show info`, at least a second apart: nothing runs in between.
+#[derive(Debug, Default)]
+pub struct Recent {
+    last: Option<Sample>,
+    rates: Rates,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Rates {
+    idle_pct: u32,
+    bytes_out_rate: u64,
+    /// Now, and the highest seen.
+    connection_rate: [u32; 2],
+}
+
+impl Recent {
+    /// New connections a second between the last two `show info`, and the highest seen.
+    fn connection_rate(&self) -> [u64; 2] {
+        self.rates.connection_rate.map(u64::from)
+    }
+
+    fn since_last(&mut self, now: Sample, started: Millis, shards: usize) -> Rates {
+        let last = self.last.unwrap_or(Sample { at: started, ..Sample::default() });
+        let ms = now.at.since(last.at);
+        if ms >= 1000 || self.last.is_none() && ms > 0 {
+            let busy_pct = (now.busy_us - last.busy_us) / (ms * 10 * shards as u64);
+            let per_second = |n: u64| n.saturating_mul(1000) / ms;
+            let connections = per_second(now.connections - last.connections) as u32;
+            self.rates = Rates {
+                idle_pct: 100 - busy_pct.min(100) as u32,
+                bytes_out_rate: per_second(now.bytes_out.saturating_sub(last.bytes_out)),
+                connection_rate: [connections, connections.max(self.rates.connection_rate[1])],
+            };
+            self.last = Some(now);
+        }
+        self.rates
+    }
+}
+
 /// Everything `show info` prints.
 pub async fn info(node: &Shared) -> NodeInfo {
     let shards = node.borrow().shards.clone();
@@ -303,6 +380,7 @@ pub async fn info(node: &Shared) -> NodeInfo {
     let mut sent = 0;
     let mut ignored = 0;
     let (mut applied, mut ticks) = (0, [0u64; 2]);
+    let mut sample = Sample::default();
     for shard in 0..shards.len() {
         let sums = shards.run(shard, |shard, now| shard.sums(now)).await.unwrap_or_default();
         bytes += sums.bytes;
@@ -313,16 +391,21 @@ pub async fn info(node: &Shared) -> NodeInfo {
         sent += sums.updates_out;
         ignored += sums.updates_ignored;
         applied += sums.applied;
+        sample.busy_us += sums.busy_us;
+        sample.bytes_out += sums.bytes_out;
         ticks = [ticks[0].max(sums.tick_p99_us), ticks[1].max(sums.tick_max_us)];
     }
-    let node = node.borrow();
+    let mut node = node.borrow_mut();
     let now = node.clock.now();
+    sample.at = now;
+    sample.bytes_out += node.past().bytes_out;
+    sample.connections = node.connections_ever();
+    let (started, shards) = (node.started, node.shards.len());
+    let recent = node.totals.recent.since_last(sample, started, shards);
+    let node = &*node;
     let uptime_us = now.since(node.started) * 1000;
     let peers = || node.sections.iter().flat_map(|s| &s.peers);
-    let past = peers().fold(Counters::default(), |mut sum, p| {
-        sum.add(&p.past.0);
-        sum
-    });
+    let past = node.past();
     let sessions = node.sessions.len();
     NodeInfo {
         name: "stickring".to_string(),
@@ -338,10 +421,11 @@ pub async fn info(node: &Shared) -> NodeInfo {
         files_max: crate::engine::process::files_max(),
         connections_max: node.maxconn.min(HANDSHAKES_MAX + peers().count()) as u32,
         connections: node.connections() as u32,
-        connections_total: peers().map(|p| p.link.counters().new_conn).sum::<u64>() as u32
-            + node.totals.cli_total as u32,
+        connections_total: sample.connections as u32,
+        connection_rate: recent.connection_rate,
+        bytes_out: [sample.bytes_out, recent.bytes_out_rate],
         tasks: (sessions * 2 + node.handshakes + node.totals.cli_open) as u32,
-        idle_pct: 100,
+        idle_pct: recent.idle_pct,
         node: node.config.node.clone().unwrap_or_else(|| node.config.localpeer.clone()),
         stopping: node.stopping,
         jobs: (sessions + node.listeners) as u32,
@@ -383,9 +467,44 @@ pub fn listeners(node: &Node) -> Vec<ListenerView> {
                 sessions: [now, s.sessions_max.max(now), s.peers.len() as u64, ever],
                 bytes: [sum.bytes_in, sum.bytes_out],
                 refused: node.totals.handshakes_refused + node.totals.handshakes_failed,
-                rate: [0, 0],
+                rate: node.totals.recent.connection_rate(),
                 stopped: node.stopping,
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_those_between_two_questions_a_second_apart() {
+        let mut recent = Recent::default();
+        let at = |ms, busy_us, bytes_out, connections| Sample {
+            at: Millis(ms),
+            busy_us,
+            bytes_out,
+            connections,
+        };
+        // Two shards, 2 s since the start: 1 s of 4 was busy.
+        let first = recent.since_last(at(2_000, 1_000_000, 10_000, 4), Millis(0), 2);
+        assert_eq!((first.idle_pct, first.bytes_out_rate), (75, 5_000));
+        assert_eq!(first.connection_rate, [2, 2]);
+        // Too soon: as before.
+        let soon = recent.since_last(at(2_500, 2_000_000, 90_000, 9), Millis(0), 2);
+        assert_eq!((soon.idle_pct, soon.bytes_out_rate), (75, 5_000));
+        let later = recent.since_last(at(4_000, 1_000_000, 10_000, 5), Millis(0), 2);
+        assert_eq!((later.idle_pct, later.bytes_out_rate), (100, 0));
+        assert_eq!(later.connection_rate, [0, 2]);
+    }
+
+    #[test]
+    fn the_oldest_protocol_error_makes_room() {
+        let mut totals = Totals::default();
+        (0..ERRORS_KEPT_MAX + 3).for_each(|_| totals.keep_error(ErrorEvent::default()));
+        assert_eq!(totals.errors.len(), ERRORS_KEPT_MAX);
+        assert_eq!(totals.errors_total, ERRORS_KEPT_MAX as u64 + 3);
+        assert_eq!(totals.errors.front().map(|e| e.number), Some(3));
+    }
 }

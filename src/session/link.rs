@@ -120,6 +120,7 @@ impl Link {
         due.then(|| {
             self.reconnect = Some(now.plus(RECONNECT_MS));
             self.status = 100;
+            self.handshake_at = Some(now);
             let ticket = self.begin(Stage::Connecting, false);
             Dial { ticket, minor: self.minor }
         })
@@ -239,7 +240,7 @@ impl Link {
         self.reconnect
     }
 
-    /// When a session was last established.
+    /// When a session was last established, or an attempt at one began.
     pub fn handshake_at(&self) -> Option<Millis> {
         self.handshake_at
     }

@@ -119,6 +119,12 @@ impl Flush {
         }
     }
 
+    /// Filled dictionary slots by session.
+    pub fn names_sent(&self) -> Vec<(ConnKey, Vec<(u8, Vec<u8>)>)> {
+        let slots = |s: &Subscriber| s.dictionary.slots().map(|(id, t)| (id, t.to_vec())).collect();
+        self.subscribers.iter().map(|s| (s.conn, slots(s))).collect()
+    }
+
     /// Tables have changed.
     pub fn changed(&mut self) {
         self.pending = true;

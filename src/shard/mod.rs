@@ -164,6 +164,10 @@ pub struct Sums {
     pub updates_out: u64,
     /// Updates ignored in them.
     pub updates_ignored: u64,
+    /// Bytes sent in them.
+    pub bytes_out: u64,
+    /// Time spent in ticks since the start, in µs.
+    pub busy_us: u64,
     /// 99 of 100 ticks took at most this long, in µs.
     pub tick_p99_us: u64,
     /// The longest tick, in µs.
@@ -217,16 +221,20 @@ pub struct Shard {
 }
 
 /// How long ticks took, in µs. A long one delays every session of the shard.
-struct Ticks(hdrhistogram::Histogram<u64>);
+struct Ticks {
+    histogram: hdrhistogram::Histogram<u64>,
+    sum_us: u64,
+}
 
 impl Ticks {
     fn new() -> Ticks {
         let histogram = hdrhistogram::Histogram::new_with_bounds(1, TICK_US_MAX, 2);
-        Ticks(histogram.expect("constant bounds, tested"))
+        Ticks { histogram: histogram.expect("constant bounds, tested"), sum_us: 0 }
     }
 
     fn record(&mut self, us: u64) {
-        self.0.saturating_record(us);
+        self.histogram.saturating_record(us);
+        self.sum_us += us;
     }
 }
 
@@ -498,8 +506,13 @@ impl Shard {
     }
 
     /// States of the sessions that live here, for `show peers`.
-    pub fn statuses(&self) -> Vec<(SessionId, SessionStatus)> {
-        self.conns.iter().map(|(_, c)| (c.id, c.session.status())).collect()
+    pub fn statuses(&self) -> Vec<(SessionId, ConnKey, SessionStatus)> {
+        self.conns.iter().map(|(_, c)| (c.id, c.key, c.session.status())).collect()
+    }
+
+    /// Server names this shard's changes have given ids to, by session, for `show peers dict`.
+    pub fn names_sent(&self) -> Vec<(ConnKey, Vec<(u8, Vec<u8>)>)> {
+        self.flush.names_sent()
     }
 
     /// Server names received on session `id`, for `show peers dict`.
@@ -516,9 +529,11 @@ impl Shard {
             sums.updates_in += counters.updates_in;
             sums.updates_out += counters.updates_out + counters.entries_taught;
             sums.updates_ignored += counters.updates_ignored;
+            sums.bytes_out += counters.bytes_out;
         }
-        sums.tick_p99_us = self.ticks.0.value_at_quantile(0.99);
-        sums.tick_max_us = self.ticks.0.max();
+        sums.busy_us = self.ticks.sum_us;
+        sums.tick_p99_us = self.ticks.histogram.value_at_quantile(0.99);
+        sums.tick_max_us = self.ticks.histogram.max();
         sums
     }
 
