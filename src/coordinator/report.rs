@@ -13,6 +13,7 @@ use crate::runtime_api::show_info::NodeInfo;
 use crate::runtime_api::show_peers::{AppletView, PeerView, SectionView, SharedTableView};
 use crate::runtime_api::show_stat::ListenerView;
 use crate::session::{Counters, SessionStatus, TableStatus};
+use crate::shard::flush::Names;
 use crate::shard::{ConnKey, SessionId, Shard, Table};
 use crate::wire::hello::Status;
 use std::collections::{HashMap, VecDeque};
@@ -110,7 +111,7 @@ struct Log {
 /// What one shard knows for `show peers`.
 struct ShardView {
     statuses: Vec<(SessionId, ConnKey, SessionStatus)>,
-    names_sent: Vec<(ConnKey, Vec<(u8, Vec<u8>)>)>,
+    names_sent: Vec<(ConnKey, Names)>,
     dictionaries: HashMap<SessionId, Vec<Option<Vec<u8>>>>,
     logs: Vec<Log>,
 }

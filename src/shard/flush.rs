@@ -55,6 +55,9 @@ struct Encoded {
     cursor: u64,
 }
 
+/// Server names by the id they were sent under.
+pub type Names = Vec<(u8, Vec<u8>)>;
+
 /// All subscribers of a shard.
 pub struct Flush {
     /// Rows looked at for one batch.
@@ -120,7 +123,7 @@ impl Flush {
     }
 
     /// Filled dictionary slots by session.
-    pub fn names_sent(&self) -> Vec<(ConnKey, Vec<(u8, Vec<u8>)>)> {
+    pub fn names_sent(&self) -> Vec<(ConnKey, Names)> {
         let slots = |s: &Subscriber| s.dictionary.slots().map(|(id, t)| (id, t.to_vec())).collect();
         self.subscribers.iter().map(|s| (s.conn, slots(s))).collect()
     }

@@ -511,7 +511,7 @@ impl Shard {
     }
 
     /// Server names this shard's changes have given ids to, by session, for `show peers dict`.
-    pub fn names_sent(&self) -> Vec<(ConnKey, Vec<(u8, Vec<u8>)>)> {
+    pub fn names_sent(&self) -> Vec<(ConnKey, flush::Names)> {
         self.flush.names_sent()
     }
 
