@@ -95,6 +95,7 @@ fn configure(args: &Args, said: &mut Said) -> Option<(Config, bool)> {
 /// Opens everything and runs to the end.
 fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Ready>) -> u8 {
     process::raise_files_max();
+    process::choose_memory(config.stickring.memory);
     let probed = match probe(config.stickring.engine) {
         Ok(probed) => probed,
         Err(error) => return said.fail(&error.to_string()),

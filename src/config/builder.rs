@@ -11,7 +11,7 @@ use crate::config::bind::BindParameters;
 use crate::config::server::ServerParameters;
 use crate::config::stick_table::{self, Messages, Parsed};
 use crate::config::{
-    BindSpec, Config, Diagnostics, Host, Location, LogTarget, ParseOptions, PeerSpec,
+    BindSpec, Config, Diagnostics, Host, Location, LogTarget, MemoryChoice, ParseOptions, PeerSpec,
     StatsSocketSpec, StickringSection, UnixOptions,
 };
 use crate::limits::{
@@ -202,6 +202,7 @@ impl Default for StickringSection {
             accept_peers: Vec::new(),
             accept_peers_max: ACCEPT_PEERS_DEFAULT,
             engine: crate::config::EngineChoice::Auto,
+            memory: MemoryChoice::Auto,
             pin: true,
         }
     }

@@ -44,8 +44,9 @@ pub use default::embedded_default;
 pub use diagnostics::{Diagnostic, Diagnostics, Severity, opening};
 pub use render::render;
 pub use types::{
-    AcceptFrom, BindSpec, CliLevel, Config, EngineChoice, Location, LogFormat, LogTarget, PeerSpec,
-    PeersSection, SeverityOutput, StatsSocketSpec, StickringSection, TableDecl, UnixOptions,
+    AcceptFrom, BindSpec, CliLevel, Config, EngineChoice, Location, LogFormat, LogTarget,
+    MemoryChoice, PeerSpec, PeersSection, SeverityOutput, StatsSocketSpec, StickringSection,
+    TableDecl, UnixOptions,
 };
 
 /// One configuration file: its name for messages, and its bytes.

@@ -56,6 +56,7 @@ const WORDS: &[&str] = &[
     "engine",
     "epoll",
     "pin",
+    "memory",
     "off",
     "shards",
     "2",

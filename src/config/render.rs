@@ -9,8 +9,9 @@ use std::fmt::Write as _;
 use crate::config::log::{FACILITIES, FORMATS, LEVELS};
 use crate::config::types::StatsSocketSpec;
 use crate::config::{
-    AcceptFrom, Address, BindSpec, CliLevel, Config, EngineChoice, LogTarget, PeerSpec,
-    PeersSection, SeverityOutput, StickringSection, TableDecl, address, lexer, stick_table,
+    AcceptFrom, Address, BindSpec, CliLevel, Config, EngineChoice, LogTarget, MemoryChoice,
+    PeerSpec, PeersSection, SeverityOutput, StickringSection, TableDecl, address, lexer,
+    stick_table,
 };
 
 /// The text of `config`.
@@ -227,5 +228,11 @@ fn stickring(out: &mut String, section: &StickringSection) {
         EngineChoice::Epoll => "epoll",
     };
     let _ = writeln!(out, "    engine {engine}");
+    let memory = match section.memory {
+        MemoryChoice::Auto => "auto",
+        MemoryChoice::Memfd => "memfd",
+        MemoryChoice::Anonymous => "anonymous",
+    };
+    let _ = writeln!(out, "    memory {memory}");
     let _ = writeln!(out, "    pin {}", if section.pin { "on" } else { "off" });
 }

@@ -7,7 +7,7 @@ use crate::config::builder::{Builder, Current};
 use crate::config::global::{self, extra};
 use crate::config::reader::Line;
 use crate::config::values;
-use crate::config::{AcceptFrom, Diagnostics, EngineChoice};
+use crate::config::{AcceptFrom, Diagnostics, EngineChoice, MemoryChoice};
 use crate::limits::{ACCEPT_NETWORKS_MAX, AUTO_TABLE_SIZE_DEFAULT, DYNAMIC_PEERS_MAX};
 
 /// The `stickring` line.
@@ -42,6 +42,13 @@ pub(crate) fn line(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
             "uring" => set(&mut section.engine, EngineChoice::Uring),
             "epoll" => set(&mut section.engine, EngineChoice::Epoll),
             got => Err(format!("only 'auto', 'uring' and 'epoll' are known (got '{got}')")),
+        },
+        "memory" if extra(line, 2, diags) => Ok(()),
+        "memory" => match line.word(1) {
+            "auto" => set(&mut section.memory, MemoryChoice::Auto),
+            "memfd" => set(&mut section.memory, MemoryChoice::Memfd),
+            "anonymous" => set(&mut section.memory, MemoryChoice::Anonymous),
+            got => Err(format!("only 'auto', 'memfd' and 'anonymous' are known (got '{got}')")),
         },
         "pin" if extra(line, 2, diags) => Ok(()),
         "pin" => match line.word(1) {

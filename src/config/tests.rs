@@ -95,6 +95,7 @@ stickring
     accept-peers 10.0.0.0/8 fd00::/8 max 9
     accept-peers unix
     engine epoll
+    memory anonymous
     pin off
 "#;
 
@@ -150,6 +151,7 @@ fn a_whole_file_is_read() {
 
     let ring = &c.stickring;
     assert_eq!((ring.auto_tables, ring.accept_peers_max), (Some(5 * 1024), 9));
+    assert_eq!(ring.memory, MemoryChoice::Anonymous);
     assert_eq!((ring.engine, ring.pin, ring.accept_peers.len()), (EngineChoice::Epoll, false, 3));
 }
 

@@ -242,6 +242,18 @@ pub enum EngineChoice {
     Epoll,
 }
 
+/// What rows are kept in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryChoice {
+    /// Whichever can have huge pages on this system; memfd when both or neither can.
+    #[default]
+    Auto,
+    /// memfd, which another process can be given.
+    Memfd,
+    /// Anonymous memory.
+    Anonymous,
+}
+
 /// Where peers that no section declares may come from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptFrom {
@@ -282,6 +294,8 @@ pub struct StickringSection {
     pub accept_peers_max: u32,
     /// `engine`.
     pub engine: EngineChoice,
+    /// `memory`.
+    pub memory: MemoryChoice,
     /// `pin`: tie each shard to a CPU when there is one for each.
     pub pin: bool,
 }

@@ -435,7 +435,7 @@ pub async fn info(node: &Shared) -> NodeInfo {
         connected_peers: peers().filter(|p| p.session.is_some()).count() as u32,
         dropped_logs: node.log.dropped() as u32,
         engine: node.engine.name().to_string(),
-        huge_pages: crate::engine::process::huge_pages(),
+        huge_pages: crate::engine::process::memory_in_use(),
         tables: [node.registry.all().len() as u64, entries, bytes],
         updates: [
             received + past.updates_in,

@@ -1,5 +1,7 @@
 //! The process as the system sees it: going to the background, the pid file.
 
+use crate::config::MemoryChoice;
+use crate::table::memory::{self, Backing};
 use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 
@@ -75,16 +77,38 @@ pub fn raise_files_max() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// What the system says of huge pages, for memfd and for anonymous memory.
-pub fn huge_pages() -> String {
+/// Chooses what rows are kept in, before the first of them.
+pub fn choose_memory(choice: MemoryChoice) {
+    let (memfd, anonymous) = transparent_huge_pages();
+    let has = |word: &str| ["always", "advise", "madvise", "within_size"].contains(&word);
+    memory::choose(match choice {
+        MemoryChoice::Memfd => Backing::Memfd,
+        MemoryChoice::Anonymous => Backing::Anonymous,
+        MemoryChoice::Auto if has(&anonymous) && !has(&memfd) => Backing::Anonymous,
+        MemoryChoice::Auto => Backing::Memfd,
+    });
+}
+
+/// The system's settings of huge pages, for memfd and for anonymous memory.
+fn transparent_huge_pages() -> (String, String) {
     let chosen = |path: &str| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let word = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
         word.map_or("unknown".to_string(), |(word, _)| word.to_string())
     };
-    let memfd = chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
-    let anonymous = chosen("/sys/kernel/mm/transparent_hugepage/enabled");
-    format!("memfd {memfd}, anonymous {anonymous}")
+    (
+        chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+        chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
+    )
+}
+
+/// What rows are kept in, and what the system says of huge pages.
+pub fn memory_in_use() -> String {
+    let (memfd, anonymous) = transparent_huge_pages();
+    match memory::chosen() {
+        Backing::Anonymous => format!("anonymous memory, huge pages {anonymous}"),
+        _ => format!("memfd, huge pages {memfd}"),
+    }
 }
 
 /// Random numbers of the kernel, for the key hash (keys come from the network) and for timers.

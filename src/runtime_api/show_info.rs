@@ -98,7 +98,7 @@ pub struct NodeInfo {
     pub connections_refused: u32,
     /// Ours: the engine in use, `io_uring` or `epoll`, and why.
     pub engine: String,
-    /// Ours: what huge pages were got, e.g. `memfd yes, anonymous no`.
+    /// Ours: what rows are kept in, and the system's setting of huge pages for that.
     pub huge_pages: String,
     /// Ours: tables, their entries, and the bytes mapped for them.
     pub tables: [u64; 3],

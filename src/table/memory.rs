@@ -9,6 +9,7 @@
 //! for once a region is large enough not to waste one (design.md section 6).
 
 use std::fmt;
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// Bytes of a line: what the processor fetches at once, and the unit of alignment.
@@ -67,10 +68,25 @@ pub enum MemoryError {
 pub enum Backing {
     /// A memfd, which another process can be given.
     Memfd,
-    /// Private anonymous memory: memfd was refused.
+    /// Private anonymous memory: chosen, or memfd was refused.
     Anonymous,
     /// A vector (Miri).
     Heap,
+}
+
+/// What new regions are made of; memfd when nobody has chosen.
+static CHOSEN: OnceLock<Backing> = OnceLock::new();
+
+/// Chooses what the regions of this process are made of: once, before the first one. Anonymous
+/// memory can have huge pages where a memfd cannot, but no other process can be given it.
+pub fn choose(backing: Backing) {
+    // A second choice would be a mistake of the start-up order; the first one stands.
+    let _ = CHOSEN.set(backing);
+}
+
+/// What was chosen.
+pub fn chosen() -> Backing {
+    CHOSEN.get().copied().unwrap_or(Backing::Memfd)
 }
 
 /// See the module's head.
@@ -220,7 +236,7 @@ impl fmt::Debug for Region {
 
 #[cfg(not(miri))]
 mod store {
-    use super::{Backing, HUGE, PAGE, POPULATE_FROM};
+    use super::{Backing, HUGE, PAGE, POPULATE_FROM, chosen};
     use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
     use rustix::io::Errno;
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -269,7 +285,8 @@ mod store {
             // Beyond the file size limit, sizing the file would not fail but kill the process.
             let limit = getrlimit(Resource::Fsize).current;
             let sizable = limit.is_none_or(|l| l >= max as u64);
-            let file = memfd_create(name, MemfdFlags::CLOEXEC).ok().filter(|_| sizable);
+            let wanted = sizable && chosen() == Backing::Memfd;
+            let file = wanted.then(|| memfd_create(name, MemfdFlags::CLOEXEC).ok()).flatten();
             let file = file.filter(|f| ftruncate(f, max as u64).is_ok());
             let base = reserve_aligned(max)?;
             let prot = ProtFlags::READ | ProtFlags::WRITE;
