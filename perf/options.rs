@@ -1,0 +1,105 @@
+//! The load tool's command line.
+//!
+//! Owns the options. Called by `main`. Rule: the defaults are what the published figures were made
+//! with.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Measures peers nodes: learn, teach, latency, reload, fan-out and memory, all in one run.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "stickring-load")]
+pub struct Options {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Rounds; in each, every daemon runs once.
+    #[arg(long, default_value_t = 5, global = true)]
+    pub rounds: usize,
+    /// Only subjects whose name has one of these words ("stickring", "3.4"; comma-separated).
+    #[arg(long, value_delimiter = ',', global = true)]
+    pub only: Vec<String>,
+    /// The stickring to measure; default: the one beside this program.
+    #[arg(long, global = true)]
+    pub stickring: Option<PathBuf>,
+    /// Folder of `<version>/haproxy` programs, as tests/setup-haproxy.sh makes it.
+    #[arg(long, default_value = "target/haproxy", global = true)]
+    pub haproxy_dir: PathBuf,
+    /// Threads of each daemon (nbthread).
+    #[arg(long, default_value_t = 1, global = true)]
+    pub threads: usize,
+    /// CPUs of the daemons; default: the first as many as there are threads.
+    #[arg(long, value_delimiter = ',', global = true)]
+    pub daemon_cpus: Vec<usize>,
+    /// CPUs of the generator; default: those the daemons leave free.
+    #[arg(long, value_delimiter = ',', global = true)]
+    pub generator_cpus: Vec<usize>,
+    /// Pin nothing.
+    #[arg(long, global = true)]
+    pub no_pin: bool,
+    /// Keys in ascending order instead of a random one.
+    #[arg(long, global = true)]
+    pub seq: bool,
+    /// Seed of the keys' order.
+    #[arg(long, default_value_t = 1, global = true)]
+    pub seed: u64,
+    /// Seconds after which a single run has failed.
+    #[arg(long, default_value_t = 600, global = true)]
+    pub limit: u64,
+    /// Keep JSON and plots in a dated folder below --results.
+    #[arg(long, global = true)]
+    pub keep: bool,
+    /// Where kept results go.
+    #[arg(long, default_value = "perf/results", global = true)]
+    pub results: PathBuf,
+}
+
+/// How a table is filled.
+#[derive(Args, Clone, Debug)]
+pub struct Fill {
+    /// Updates; default: as many as keys.
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// Distinct keys.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub keys: u32,
+    /// Sessions that push at once.
+    #[arg(long, default_value_t = 1)]
+    pub sessions: usize,
+    /// An explicit update id every so many updates; 1: always.
+    #[arg(long, default_value_t = 200)]
+    pub batch: u64,
+}
+
+/// What to measure.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Push updates, wait for the last ack, take the table back and compare it.
+    Learn(Fill),
+    /// Fill, ask for a full resync, compare every entry.
+    Teach(Fill),
+    /// Resident memory by entries.
+    Memory {
+        /// Entries, each a work of its own.
+        #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
+        keys: Vec<u32>,
+    },
+}
+
+impl Options {
+    /// The subcommand's name.
+    pub fn what(&self) -> &'static str {
+        match self.command {
+            Command::Learn(_) => "learn",
+            Command::Teach(_) => "teach",
+            Command::Memory { .. } => "memory",
+        }
+    }
+
+    /// When a single run has failed.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
+}

@@ -1,0 +1,136 @@
+//! Plots as SVG: bars of medians with their spread, and curves of latencies.
+//!
+//! Owns nothing. Called by `main` behind each work. Rule: logarithmic axes where daemons differ by
+//! orders of magnitude, and the same colour for the same kind of daemon in every plot.
+
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use crate::daemon::Subject;
+use crate::rounds::{Finished, Metric};
+use crate::{Outcome, fail};
+
+const SIZE: (u32, u32) = (900, 440);
+const FONT: &str = "sans-serif";
+
+/// stickring stands out; HAProxy's versions are shades.
+fn colour(subject: &Subject, number: usize) -> RGBColor {
+    if subject.ours {
+        return RGBColor(0xd9, 0x5f, 0x02);
+    }
+    let shade = 0x50 + (number as u8 % 6) * 0x14;
+    RGBColor(shade, shade + 0x0c, shade + 0x28)
+}
+
+fn plotting<T>(result: Result<T, impl std::fmt::Display>) -> Outcome<T> {
+    result.or_else(|e| fail(format!("a plot could not be drawn: {e}")))
+}
+
+/// Medians of one metric, one bar a subject, whiskers from least to greatest.
+pub fn bars(done: &Finished, metric: &Metric, file: &Path) -> Outcome<()> {
+    let bars: Vec<_> = done
+        .measured
+        .iter()
+        .filter_map(|m| Some((&m.subject, m.spread(metric.name)?)))
+        .filter(|(_, s)| s.min > 0.0)
+        .collect();
+    if bars.is_empty() {
+        return Ok(());
+    }
+    let least = bars.iter().map(|(_, s)| s.min).fold(f64::MAX, f64::min);
+    let greatest = bars.iter().map(|(_, s)| s.max).fold(0.0, f64::max);
+    let area = SVGBackend::new(file, SIZE).into_drawing_area();
+    plotting(area.fill(&WHITE))?;
+    let better = if metric.more_is_better { "more is better" } else { "less is better" };
+    let mut chart = plotting(
+        ChartBuilder::on(&area)
+            .caption(format!("{}: {} ({better})", done.id, metric.name), (FONT, 20))
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(76)
+            .build_cartesian_2d(0.0..bars.len() as f64, (least * 0.5..greatest * 1.5).log_scale()),
+    )?;
+    let names: Vec<&str> = bars.iter().map(|(s, _)| s.name.as_str()).collect();
+    let name_at = |x: &f64| {
+        let at = (*x - 0.5).round();
+        let here = (x - 0.5 - at).abs() < 0.01 && at >= 0.0;
+        if here { names.get(at as usize).copied().unwrap_or("").to_owned() } else { String::new() }
+    };
+    plotting(
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(2 * bars.len() + 1)
+            .x_label_formatter(&name_at)
+            .y_label_formatter(&|y| crate::report::number(*y))
+            .draw(),
+    )?;
+    for (i, (subject, s)) in bars.iter().enumerate() {
+        let (x, fill) = (i as f64, colour(subject, i).filled());
+        let bar = Rectangle::new([(x + 0.2, least * 0.5), (x + 0.8, s.median)], fill);
+        let whisker = PathElement::new([(x + 0.5, s.min), (x + 0.5, s.max)], BLACK);
+        let text = Text::new(
+            crate::report::number(s.median),
+            (x + 0.24, s.median * 1.05),
+            (FONT, 14).into_font(),
+        );
+        plotting(chart.draw_series([bar]))?;
+        plotting(chart.draw_series([whisker]))?;
+        plotting(chart.draw_series([text]))?;
+    }
+    plotting(area.present())
+}
+
+/// One curve a subject, from the round whose last point is the median one.
+pub fn curves(done: &Finished, name: &str, axes: (&str, &str), file: &Path) -> Outcome<()> {
+    let mut lines: Vec<(&Subject, &Vec<(f64, f64)>)> = Vec::new();
+    for m in &done.measured {
+        let mut of: Vec<_> = m.samples.iter().filter_map(|s| s.curves.get(name)).collect();
+        of.retain(|c| c.len() > 1);
+        of.sort_by(|a, b| a[a.len() - 1].1.total_cmp(&b[b.len() - 1].1));
+        if let Some(middle) = of.get(of.len() / 2) {
+            lines.push((&m.subject, middle));
+        }
+    }
+    let points = || lines.iter().flat_map(|(_, c)| c.iter().copied()).filter(|p| p.1 > 0.0);
+    if points().count() == 0 {
+        return Ok(());
+    }
+    let bounds = |v: f64, b: (f64, f64)| (b.0.min(v), b.1.max(v));
+    let (x_min, x_max) = points().fold((f64::MAX, 0.0), |b, p| bounds(p.0, b));
+    let (y_min, y_max) = points().fold((f64::MAX, 0.0), |b, p| bounds(p.1, b));
+    let area = SVGBackend::new(file, SIZE).into_drawing_area();
+    plotting(area.fill(&WHITE))?;
+    let mut chart = plotting(
+        ChartBuilder::on(&area)
+            .caption(format!("{}: {name}", done.id), (FONT, 20))
+            .margin(12)
+            .x_label_area_size(44)
+            .y_label_area_size(76)
+            .build_cartesian_2d(
+                (x_min..x_max.max(x_min * 1.01)).log_scale(),
+                (y_min * 0.8..y_max * 1.25).log_scale(),
+            ),
+    )?;
+    plotting(
+        chart
+            .configure_mesh()
+            .x_desc(axes.0)
+            .y_desc(axes.1)
+            .y_label_formatter(&|y| crate::report::number(*y))
+            .x_label_formatter(&|x| crate::report::number(*x))
+            .draw(),
+    )?;
+    for (i, (subject, line)) in lines.iter().enumerate() {
+        let stroke = colour(subject, i).stroke_width(2);
+        let line = line.iter().copied().filter(|p| p.1 > 0.0);
+        plotting(chart.draw_series(LineSeries::new(line, stroke)))?
+            .label(subject.name.as_str())
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], stroke));
+    }
+    let labels = &mut chart.configure_series_labels();
+    let labels = labels.background_style(WHITE.mix(0.8)).border_style(BLACK);
+    plotting(labels.position(SeriesLabelPosition::UpperLeft).draw())?;
+    plotting(area.present())
+}
