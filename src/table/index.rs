@@ -384,12 +384,14 @@ mod tests {
         }
     }
 
+    const OPS_MAX: usize = if cfg!(miri) { 80 } else { 1500 };
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 64 }))]
         #[test]
         fn behaves_as_a_map(
             partitions in prop_oneof![Just(1u32), Just(64)],
-            ops in proptest::collection::vec((any::<bool>(), 0u64..400), 1..if cfg!(miri) { 80 } else { 1500 }),
+            ops in proptest::collection::vec((any::<bool>(), 0u64..400), 1..OPS_MAX),
         ) {
             let mut index = Index::new(partitions, 1000).unwrap();
             let mut rows = Hashes(HashMap::new());

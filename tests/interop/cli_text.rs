@@ -274,7 +274,8 @@ fn framing_is_that_of_haproxy() {
             b";\n",
             b"show table t_str;show table t_ip\n",
             b"prompt\nshow table t_str\nquit\n",
-            b"prompt\nshow table nosuch\nset table t_str key a data.gpc0 1\nshow table t_str\nquit\n",
+            b"prompt\nshow table nosuch\nset table t_str key a data.gpc0 1\n\
+              show table t_str\nquit\n",
             b"prompt;show table t_str\nshow table t_ip\nquit\n",
             b"prompt i\nshow table t_str\nquit\n",
             b"prompt n\nshow table t_str\nshow table t_ip\n",

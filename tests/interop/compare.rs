@@ -26,8 +26,8 @@ fn declared(header: &str) -> &str {
     header.split(", used:").next().unwrap_or(header)
 }
 
-/// What differs, at most a few lines of it: `seen` against two looks at the original, `first` before
-/// and `last` after.
+/// What differs, at most a few lines of it: `seen` against two looks at the original, `first`
+/// before and `last` after.
 pub fn differences(first: &Dump, seen: &Dump, last: &Dump, slack: Slack) -> Vec<String> {
     let mut found = Vec::new();
     if declared(&first.header) != declared(&seen.header) {

@@ -1,5 +1,5 @@
-//! The command line and the configuration, beside HAProxy's: the same files to both by `-c`, the same
-//! verdict and the same complaints.
+//! The command line and the configuration, beside HAProxy's: the same files to both by `-c`, the
+//! same verdict and the same complaints.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -17,8 +17,9 @@ const GOOD: &[(&str, &str)] = &[
     ),
     (
         "tables",
-        "peers p\n    peer local 127.0.0.1:20001\n    table t type string len 10 size 10k expire 1m \
-         store gpc0,gpc0_rate(10s),http_req_rate(1m)\n    table u type binary len 8 size 1g nopurge\n",
+        "peers p\n    peer local 127.0.0.1:20001\n    table t type string len 10 size 10k \
+         expire 1m store gpc0,gpc0_rate(10s),http_req_rate(1m)\n    \
+         table u type binary len 8 size 1g nopurge\n",
     ),
     (
         "table of a backend",
@@ -34,7 +35,8 @@ const GOOD: &[(&str, &str)] = &[
     ("a disabled section", "peers p\n    peer local 127.0.0.1:20001\n    disabled\n"),
     (
         "shards",
-        "peers p\n    shards 2\n    peer local 127.0.0.1:20001\n    peer a 127.0.0.1:20002 shard 1\n",
+        "peers p\n    shards 2\n    peer local 127.0.0.1:20001\n    \
+         peer a 127.0.0.1:20002 shard 1\n",
     ),
     ("times", "backend b\n    stick-table type ip size 1k expire 1d2h store conn_rate(90000)\n"),
 ];
@@ -74,7 +76,8 @@ const BAD: &[(&str, &str)] = &[
     ("unknown peers", "backend b\n    stick-table type ip size 1k peers nosuch\n"),
     (
         "same table",
-        "peers p\n    peer local 127.0.0.1:20001\n    table t type ip size 1k\n    table t type ip size 1k\n",
+        "peers p\n    peer local 127.0.0.1:20001\n    table t type ip size 1k\n    \
+         table t type ip size 1k\n",
     ),
     ("table without a type", "peers p\n    peer local 127.0.0.1:20001\n    table t size 1k\n"),
     ("table without a name", "peers p\n    peer local 127.0.0.1:20001\n    table\n"),
@@ -125,8 +128,8 @@ fn alerts(output: &Output) -> Vec<String> {
     alerts.filter(|line| !line.ends_with("Fatal errors found in configuration.")).collect()
 }
 
-/// Whether each line of a file that HAProxy complains about is complained about, in its words and no
-/// others. It sometimes says two things about one line: one of them is enough.
+/// Whether each line of a file that HAProxy complains about is complained about, in its words and
+/// no others. It sometimes says two things about one line: one of them is enough.
 fn covers(ours: &[String], theirs: &[String]) -> bool {
     let place = |alert: &String| {
         let (_, rest) = alert.split_once(".cfg:")?;

@@ -5,8 +5,8 @@
 //! the list of HAProxy versions found. Every scenario starts here, by [`each_version`] or
 //! [`each_node`]. Rule kept: a version that is missing is named, never silently left out.
 //!
-//! The node under test is stickring. With `INTEROP_NODE=haproxy` (or `haproxy:3.2`) it is a HAProxy,
-//! which shows that the tests themselves expect what HAProxy does.
+//! The node under test is stickring. With `INTEROP_NODE=haproxy` (or `haproxy:3.2`) it is a
+//! HAProxy, which shows that the tests themselves expect what HAProxy does.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

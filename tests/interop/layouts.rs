@@ -230,7 +230,8 @@ fn the_node_runs_on_the_file_of_haproxy() {
         let rest = format!(
             "frontend web\n    bind {front}\n    acl abuse sc0_gpc0_rate gt 10\n    \
              http-request track-sc0 src table per_ip\n    http-request deny if abuse\n    \
-             stick-table type ipv6 size 1m expire 60s store http_req_rate(10s) peers {SECTION}\n    \
+             stick-table type ipv6 size 1m expire 60s store http_req_rate(10s) \
+             peers {SECTION}\n    \
              use_backend app\n\nlisten stats\n    bind {}\n    stats enable\n    \
              stick-table type ip size 1k expire 1h store gpc0 peers {SECTION}\n\n\
              backend per_ip\n    stick-table type ip size 1m expire 10m store gpc0_rate(10s) \

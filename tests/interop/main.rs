@@ -1,8 +1,8 @@
 //! Interop tests: the node beside real HAProxy processes of every version found, on loopback.
 //!
-//! `tests/setup-haproxy.sh` sets the versions up; without it the system's own is used. Each scenario
-//! runs on every version, the output names them, and those that are missing. Everything is bounded
-//! in time and every process dies with its test.
+//! `tests/setup-haproxy.sh` sets the versions up; without it the system's own is used. Each
+//! scenario runs on every version, the output names them, and those that are missing. Everything is
+//! bounded in time and every process dies with its test.
 #![allow(clippy::disallowed_methods, reason = "tests use real time, unlike the core")]
 
 mod compare;

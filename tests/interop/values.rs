@@ -1,5 +1,5 @@
-//! Entries of all key types and data types, by the stats socket and by real traffic, seen in the node;
-//! and given back by it after HAProxy is killed and started again.
+//! Entries of all key types and data types, by the stats socket and by real traffic, seen in the
+//! node; and given back by it after HAProxy is killed and started again.
 
 use std::time::Instant;
 
