@@ -76,6 +76,10 @@ async fn converse(
             match action {
                 Action::Write(bytes) => client.write(&bytes).await?,
                 Action::Run(command) => commands::run(node, &mut client, command).await?,
+                Action::Set(sets) => {
+                    let replies = commands::set_tables(node, sets).await;
+                    client.conn.handle_sets(&replies, clock.now());
+                }
                 Action::Close => return Ok(()),
             }
         }

@@ -25,7 +25,8 @@ pub async fn run(node: &Shared, client: &mut Client, command: Command) -> io::Re
     let result = match command {
         Command::ShowTables => show_tables(node, client).await,
         Command::ShowTable(query) => return show_table(node, client, query).await,
-        Command::SetTable(command) => set_table(node, command).await,
+        // The connection gives these out as `Action::Set`.
+        Command::SetTable(set) => set_tables(node, vec![set]).await.remove(0),
         Command::ClearTable(command) => clear_table(node, command).await,
         Command::ShowPeers(query) => {
             let views = report::peers(node).await;
@@ -162,25 +163,51 @@ async fn show_table(node: &Shared, client: &mut Client, query: Query) -> io::Res
     Ok(())
 }
 
-async fn set_table(node: &Shared, command: SetTable) -> Result<(), CliError> {
-    let table = table(node, command.table)?;
-    let (shards, hasher) = (node.borrow().shards.clone(), node.borrow().registry.hasher.clone());
-    let shard = match &command.target {
-        Target::Key(key) => table.place.owner(hasher.hash(key)) as usize,
-        Target::Pointer(id) => shard_of_id(*id) as usize,
-    };
-    if shard >= shards.len() {
-        return Err(CliError::NoEntryAtPointer);
+/// `set table` commands of one line, each on the shard that owns its key, one turn a shard for all.
+pub async fn set_tables(node: &Shared, sets: Vec<SetTable>) -> Vec<Result<(), CliError>> {
+    let (shards, registry) = (node.borrow().shards.clone(), node.borrow().registry.clone());
+    let mut replies: Vec<Result<(), CliError>> = sets.iter().map(|_| Ok(())).collect();
+    let mut jobs: Vec<Vec<(usize, Arc<Table>, SetTable)>> = vec![Vec::new(); shards.len()];
+    for (i, set) in sets.into_iter().enumerate() {
+        let Some(table) = registry.get(set.table) else {
+            replies[i] = Err(CliError::NoSuchTable);
+            continue;
+        };
+        let shard = match &set.target {
+            Target::Key(key) => table.place.owner(registry.hasher.hash(key)) as usize,
+            Target::Pointer(id) => shard_of_id(*id) as usize,
+        };
+        match jobs.get_mut(shard) {
+            Some(job) => job.push((i, table, set)),
+            None => replies[i] = Err(CliError::NoEntryAtPointer),
+        }
     }
-    let set = move |shard: &mut Shard, now| {
-        let others = table.used().saturating_sub(table.used_by(shard.parts.shard()));
-        let part = shard.parts.part_mut(&table).map_err(|_| CliError::TableFull)?;
-        part.set_others_used(others);
-        let reply = set_table::run(&command, part, now, &hasher);
-        shard.parts.touch(table.id);
-        reply
-    };
-    shards.run(shard, set).await.unwrap_or(Err(CliError::TableFull))
+    for (shard, job) in jobs.into_iter().enumerate().filter(|(_, job)| !job.is_empty()) {
+        let numbers: Vec<usize> = job.iter().map(|(i, ..)| *i).collect();
+        let run = move |shard: &mut Shard, now| {
+            job.iter().map(|(_, table, set)| set_one(shard, table, set, now)).collect::<Vec<_>>()
+        };
+        let done = shards.run(shard, run).await.unwrap_or_default();
+        for (n, i) in numbers.into_iter().enumerate() {
+            replies[i] = done.get(n).cloned().unwrap_or(Err(CliError::TableFull));
+        }
+    }
+    replies
+}
+
+fn set_one(
+    shard: &mut Shard,
+    table: &Arc<Table>,
+    set: &SetTable,
+    now: crate::Millis,
+) -> Result<(), CliError> {
+    let others = table.used().saturating_sub(table.used_by(shard.parts.shard()));
+    let hasher = shard.parts.registry().hasher.clone();
+    let part = shard.parts.part_mut(table).map_err(|_| CliError::TableFull)?;
+    part.set_others_used(others);
+    let reply = set_table::run(set, part, now, &hasher);
+    shard.parts.touch(table.id);
+    reply
 }
 
 async fn clear_table(node: &Shared, command: ClearTable) -> Result<(), CliError> {

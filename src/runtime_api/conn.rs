@@ -15,6 +15,7 @@
 use super::command::{Command, Context, Facts, Outcome, Tables, parse};
 use super::error::CliError;
 use super::prompt::{Mode, Prompt, USAGE};
+use super::set_table::SetTable;
 use super::severity::Severity;
 use super::words::{self, Words};
 use crate::config::{CliLevel, SeverityOutput};
@@ -32,6 +33,9 @@ pub enum Action {
     /// Run this, then call [`CliConn::handle_reply`] as often as needed, or
     /// [`CliConn::handle_error`], and [`CliConn::handle_reply_end`].
     Run(Command),
+    /// Run these, in order as far as they mean the same entry, then call [`CliConn::handle_sets`]:
+    /// consecutive `set table` commands of one line, which so cost one turn of a shard together.
+    Set(Vec<SetTable>),
     /// Write these bytes.
     Write(Vec<u8>),
     /// Close, once everything is written. Nothing follows.
@@ -50,6 +54,8 @@ pub struct CliConn {
     payload: Option<Payload>,
     commands: VecDeque<Words>,
     running: bool,
+    /// Commands of the running [`Action::Set`] whose reply is still to come.
+    sets_left: usize,
     out: Vec<u8>,
     state: State,
 }
@@ -94,6 +100,7 @@ impl CliConn {
             payload: None,
             commands: VecDeque::new(),
             running: false,
+            sets_left: 0,
             out: Vec::new(),
             state: State::Open,
         }
@@ -145,6 +152,19 @@ impl CliConn {
         self.message(Severity::Err, error.to_string().as_bytes());
     }
 
+    /// The replies of the running [`Action::Set`], one for each command, in order.
+    pub fn handle_sets(&mut self, replies: &[Result<(), CliError>], now: Millis) {
+        self.sets_left = replies.len();
+        for reply in replies {
+            self.sets_left -= 1;
+            self.running = true;
+            if let Err(error) = reply {
+                self.handle_error(error);
+            }
+            self.handle_reply_end(now);
+        }
+    }
+
     /// The running command's reply is complete.
     pub fn handle_reply_end(&mut self, now: Millis) {
         debug_assert!(self.running, "a reply without a command");
@@ -178,12 +198,28 @@ impl CliConn {
             if let Some(words) = self.commands.pop_front() {
                 if let Some(command) = self.execute(words, tables, now) {
                     self.running = true;
-                    return Some(Action::Run(command));
+                    return Some(match command {
+                        Command::SetTable(first) => Action::Set(self.sets_from(first, tables)),
+                        other => Action::Run(other),
+                    });
                 }
             } else if !self.next_line() {
                 return None;
             }
         }
+    }
+
+    /// `first` and the `set table` commands right behind it on the line. What any other command
+    /// says depends on those before it.
+    fn sets_from(&mut self, first: SetTable, tables: &dyn Tables) -> Vec<SetTable> {
+        let mut sets = vec![first];
+        let cx = Context { tables, facts: &self.facts, level: self.level };
+        while let Some(Ok(words)) = self.commands.front() {
+            let Ok(Outcome::Run(Command::SetTable(set))) = parse(words, &cx) else { break };
+            self.commands.pop_front();
+            sets.push(set);
+        }
+        sets
     }
 
     /// Takes a line out of the input; false when there is none yet.
@@ -282,7 +318,7 @@ impl CliConn {
     /// The empty line behind every reply, and what stands behind a line's last one.
     fn end_of_command(&mut self, now: Millis) {
         self.out.push(b'\n');
-        if !self.commands.is_empty() {
+        if !self.commands.is_empty() || self.sets_left > 0 {
             return;
         }
         match self.prompt.mode {

@@ -18,12 +18,12 @@ pub struct Node {
     pub facts: Arc<Facts>,
     pub budget: Budget,
     hasher: KeyHasher,
-    specs: Specs,
+    pub specs: Specs,
     /// By table, then shard.
     parts: Vec<Vec<TablePart>>,
 }
 
-struct Specs(Vec<Arc<TableSpec>>);
+pub struct Specs(Vec<Arc<TableSpec>>);
 
 impl Tables for Specs {
     fn find(&self, name: &[u8]) -> Option<(usize, Arc<TableSpec>)> {
@@ -108,6 +108,11 @@ impl Node {
             match action {
                 Action::Write(bytes) => said.bytes.extend_from_slice(&bytes),
                 Action::Close => said.closed = true,
+                Action::Set(sets) => {
+                    assert!(conn.poll_timeout().is_none(), "a timeout while commands run");
+                    let replies: Vec<_> = sets.iter().map(|set| self.set_table(set)).collect();
+                    conn.handle_sets(&replies, self.now);
+                }
                 Action::Run(command) => {
                     assert!(conn.poll_timeout().is_none(), "a timeout while a command runs");
                     let mut reply = Vec::new();

@@ -112,3 +112,25 @@ fn startup_logs_keep_the_framing() {
     facts.startup_logs = "[NOTICE]   (1) : a\n\n[WARNING]  (1) : b".into();
     assert_eq!(node.line("show startup-logs"), "[NOTICE]   (1) : a\n[WARNING]  (1) : b\n\n");
 }
+
+/// What one line's sets do and say does not depend on their running together.
+#[test]
+fn sets_of_one_line_run_together_and_answer_one_by_one() {
+    let line = "set table t_int key 5 data.gpc0 1;set table t_int key 6 data.gpc0 2 data.zork 1;\
+                set table t_int key 5 data.gpc0 3;show table t_int key 5;set table nosuch key 1;\
+                set table t_ip key x;set table t_int key 7";
+    let mut node = Node::new(3);
+    let said = node.line(line);
+    assert!(said.starts_with("\nUnknown data type\n\n\n# table: t_int"), "{said}");
+    assert!(said.contains("key=5 use=0 exp=600000 shard=0 gpc0=3 "), "the later one wins: {said}");
+    assert!(said.ends_with("\n\nNo such table\n\nInvalid key\n\n\n"), "{said}");
+    let mut conn = node.conn(stickring::config::CliLevel::Admin);
+    conn.handle_bytes(format!("{line}\n").as_bytes(), node.now);
+    match conn.poll(node.now, &node.specs) {
+        Some(stickring::runtime_api::Action::Set(sets)) => assert_eq!(sets.len(), 3),
+        other => panic!("{other:?}"),
+    }
+    // With a prompt, one prompt stands behind the line's last reply.
+    let said = node.ask(b"prompt\nset table t_int key 1;set table t_int key 2\n").text();
+    assert_eq!(said, "\n> \n\n> ");
+}
