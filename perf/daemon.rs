@@ -59,6 +59,18 @@ impl Subject {
         Subject { name: format!("{} tuned", self.name), tuned: true, ..self.clone() }
     }
 
+    /// It knows `-sf`: a new process takes over from the old one.
+    pub fn takes_over(&self) -> bool {
+        if !self.ours {
+            return true;
+        }
+        let mut command = Command::new(&self.program);
+        command.args(["-c", "-q", "-f", "/dev/null", "-sf"]).stdin(Stdio::null());
+        let output = command.stdout(Stdio::null()).output();
+        // What it does not know it refuses by name.
+        output.is_ok_and(|o| !String::from_utf8_lossy(&o.stderr).contains("-sf"))
+    }
+
     /// stickring from this program.
     pub fn stickring(program: &Path) -> Outcome<Subject> {
         let Some(version) = Subject::version_of(program) else {
@@ -101,8 +113,8 @@ pub struct Setup {
     pub threads: usize,
     /// CPUs it may use; none: no pinning.
     pub cpus: Vec<usize>,
-    /// Another daemon's address as peer `lg1`.
-    pub other: Option<String>,
+    /// Peers that do listen, with their addresses.
+    pub others: Vec<(String, String)>,
     /// Its own peers address; none: a free port.
     pub address: Option<String>,
     /// `localpeer`.
@@ -116,7 +128,7 @@ impl Setup {
             keys,
             threads,
             cpus: cpus.to_vec(),
-            other: None,
+            others: Vec::new(),
             address: None,
             name: NODE.to_owned(),
         }
@@ -164,13 +176,12 @@ fn configuration(
     text.push_str("\ndefaults\n    mode http\n    timeout client 1h\n");
     text.push_str("    timeout server 1h\n    timeout connect 5s\n\npeers mesh\n");
     text.push_str(&format!("    peer {name} {address}\n"));
-    for n in 1..=GENERATORS {
+    let names = (1..=GENERATORS).map(generator).chain([NODE.to_owned()]);
+    for peer in names.filter(|n| n != name) {
         // Nobody listens on port 1: a dialled generator is refused at once.
-        let other = setup.other.as_deref().filter(|_| n == 1).unwrap_or("127.0.0.1:1");
-        text.push_str(&format!("    peer {} {other}\n", generator(n)));
-    }
-    if name != NODE {
-        text.push_str(&format!("    peer {NODE} 127.0.0.1:1\n"));
+        let other = setup.others.iter().find(|(n, _)| *n == peer);
+        let address = other.map_or("127.0.0.1:1", |(_, a)| a.as_str());
+        text.push_str(&format!("    peer {peer} {address}\n"));
     }
     let size = (u64::from(setup.keys) * 2).max(100_000);
     text.push_str(&format!(

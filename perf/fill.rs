@@ -21,7 +21,7 @@ use crate::usage::Usage;
 use crate::{Outcome, fail};
 
 /// A daemon that has just started asks its first peer within that time.
-const SETTLE_MAX: Duration = Duration::from_secs(15);
+pub const SETTLE_MAX: Duration = Duration::from_secs(15);
 /// The scheduler's account of a thread is exact once it sleeps.
 const REST: Duration = Duration::from_millis(30);
 
@@ -53,7 +53,7 @@ pub struct Pushed {
     pub after: Usage,
 }
 
-/// Connects as generator `n`; the daemon's first session answers its resync request.
+/// Connects as generator `n` to the node; the daemon's first session answers its resync request.
 pub fn join(daemon: &Daemon, n: usize, first: bool) -> Outcome<Peer> {
     let mut peer = Peer::connect(&daemon.address, &generator(n), NODE)?;
     if first {

@@ -12,11 +12,13 @@
 mod daemon;
 mod fill;
 mod keys;
+mod latency;
 mod model;
 mod options;
 mod peer;
 mod pin;
 mod plot;
+mod reload;
 mod report;
 mod rounds;
 mod usage;
@@ -42,7 +44,7 @@ fn run(options: &options::Options) -> Outcome<bool> {
     let (mut text, mut good) = (String::new(), true);
     let folder = options.keep.then(|| report::folder(&options.results, options.what()));
     let folder = folder.transpose()?;
-    for work in lab.works(options)? {
+    for work in lab.works(options) {
         let done = rounds::run(work, options.rounds);
         let table = report::table(&done);
         println!("{table}");

@@ -73,6 +73,20 @@ pub struct Fill {
     pub batch: u64,
 }
 
+/// How fast changes are made.
+#[derive(Args, Clone, Debug)]
+pub struct Pace {
+    /// Changes a second, each a work of its own.
+    #[arg(long, value_delimiter = ',', default_value = "1000,50000")]
+    pub rates: Vec<f64>,
+    /// Seconds of each run.
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Changes under way when the highest rate is looked for.
+    #[arg(long, default_value_t = 4096)]
+    pub window: u64,
+}
+
 /// What to measure.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -80,6 +94,35 @@ pub enum Command {
     Learn(Fill),
     /// Fill, ask for a full resync, compare every entry.
     Teach(Fill),
+    /// From a change to its arrival at a peer, from an update to its ack, and the highest rate.
+    Latency(Pace),
+    /// One source of changes and many peers that receive them.
+    Fanout {
+        /// How many peers receive, each a work of its own.
+        #[arg(long, value_delimiter = ',', default_value = "1,4,16")]
+        receivers: Vec<usize>,
+        /// Seconds of each run.
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
+    /// A new process takes over (-sf), and a killed one learns from a peer of its own kind.
+    Reload {
+        /// Entries, each a work of its own.
+        #[arg(long, value_delimiter = ',', default_value = "100000,1000000")]
+        keys: Vec<u32>,
+    },
+    /// Everything, as the published figures are made. Takes hours with several HAProxys.
+    All {
+        /// Entries of the small tables.
+        #[arg(long, default_value_t = 1_000_000)]
+        small: u32,
+        /// Entries of the large tables.
+        #[arg(long, default_value_t = 10_000_000)]
+        large: u32,
+        /// Seconds of each latency run.
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
     /// Resident memory by entries.
     Memory {
         /// Entries, each a work of its own.
@@ -94,7 +137,11 @@ impl Options {
         match self.command {
             Command::Learn(_) => "learn",
             Command::Teach(_) => "teach",
+            Command::Latency(_) => "latency",
+            Command::Fanout { .. } => "fanout",
+            Command::Reload { .. } => "reload",
             Command::Memory { .. } => "memory",
+            Command::All { .. } => "all",
         }
     }
 

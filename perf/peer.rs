@@ -161,7 +161,7 @@ impl Peer {
         self.control(Control::ResyncRequest)?;
         loop {
             if bytes.len() - end < BLOCK {
-                bytes.resize(bytes.len() * 2, 1);
+                bytes.resize(bytes.len() * 2 + BLOCK, 1);
             }
             match self.inbox.sock.read(&mut bytes[end..end + BLOCK]) {
                 Ok(0) => return fail(format!("closed in a lesson, behind {entries} entries")),
@@ -178,14 +178,15 @@ impl Peer {
             while let Cut::Frame(f) = frame::cut(&bytes[cut..end], MESSAGE_MAX)? {
                 cut += f.len;
                 match Message::of(&f)? {
-                    Message::Update(..) => entries += 1,
+                    // Untimed ones are pushed beside the lesson, not part of it.
+                    Message::Update(form, _) => entries += u64::from(form.timed),
                     Message::Control(Control::ResyncFinished | Control::ResyncPartial) => {
                         let finished = f.kind == Control::ResyncFinished as u8;
                         let took = last_byte - begin;
                         let first = first.unwrap_or(took);
                         bytes.truncate(cut);
                         self.control(Control::ResyncConfirm)?;
-                        return Ok(Lesson { bytes, entries, finished, begin, first, took });
+                        return Ok(Lesson { bytes, entries, finished, first, took });
                     }
                     _ => {}
                 }
@@ -202,12 +203,10 @@ impl Peer {
 pub struct Lesson {
     /// All messages up to its end.
     pub bytes: Vec<u8>,
-    /// Updates among them.
+    /// Entries among them.
     pub entries: u64,
     /// It ended with *finished*, not *partial*.
     pub finished: bool,
-    /// When it was asked for.
-    pub begin: Instant,
     /// From there to the first entry.
     pub first: Duration,
     /// From there to its end.

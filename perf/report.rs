@@ -33,6 +33,7 @@ pub fn number(v: f64) -> String {
 
 fn spread(s: Option<Spread>) -> String {
     match s {
+        Some(s) if s.min == s.max => number(s.median),
         Some(s) => format!("{} [{} .. {}]", number(s.median), number(s.min), number(s.max)),
         None => "-".to_owned(),
     }

@@ -6,8 +6,11 @@
 use crate::daemon::{Setup, Subject};
 use crate::fill::{self, Push, metric};
 use crate::keys::Keys;
+use crate::latency::metric::{MAX, P50, P90, P99, P999};
+use crate::latency::{self, Change, Plan};
 use crate::model::{Model, Origin};
-use crate::options::{Command, Fill, Options};
+use crate::options::{Command, Fill, Options, Pace};
+use crate::reload;
 use crate::report::number;
 use crate::rounds::{Work, less, more};
 use crate::{Outcome, fail, pin};
@@ -15,6 +18,9 @@ use crate::{Outcome, fail, pin};
 /// Curves that samples may have, with the names of their axes.
 pub const CURVES: &[(&str, (&str, &str))] =
     &[("latency by percentile", ("1 / (1 - percentile)", "microseconds"))];
+
+/// Said of every work, because it is true of every work.
+const CHECKED: &str = "Each table was taken back by a full resync and equals the model.";
 
 /// What is there to measure with.
 pub struct Lab {
@@ -45,65 +51,104 @@ impl Lab {
         }
         let names = subjects.iter().map(|s| format!("{} ({})", s.name, s.version));
         println!("measuring: {}", names.collect::<Vec<_>>().join(", "));
-        let (daemon_cpus, generator_cpus) = cpus(options);
+        let (daemon_cpus, generator_cpus) = cpus(options, options.threads);
         let keys = if options.seq { Keys::sequential() } else { Keys::random(options.seed) };
         Ok(Lab { subjects, daemon_cpus, generator_cpus, keys })
     }
 
-    fn setup(&self, options: &Options, keys: u32) -> Setup {
-        Setup::new(keys, options.threads, &self.daemon_cpus)
-    }
-
     /// The works of the subcommand.
-    pub fn works<'a>(&'a self, options: &'a Options) -> Outcome<Vec<Work<'a>>> {
-        Ok(match &options.command {
-            Command::Learn(fill) => vec![self.learn(options, fill)],
+    pub fn works<'a>(&'a self, options: &'a Options) -> Vec<Work<'a>> {
+        match &options.command {
+            Command::Learn(fill) => vec![self.learn(options, fill, options.threads)],
             Command::Teach(fill) => vec![self.teach(options, fill)],
+            Command::Latency(pace) => self.latency(options, pace),
+            Command::Fanout { receivers, seconds } => self.fanout(options, receivers, *seconds),
+            Command::Reload { keys } => self.reload(options, keys),
             Command::Memory { keys } => keys.iter().map(|k| self.memory(options, *k)).collect(),
-        })
+            Command::All { small, large, seconds } => self.all(options, *small, *large, *seconds),
+        }
     }
 
-    fn filling<'a>(&'a self, options: &'a Options, fill: &Fill, id: &str) -> Work<'a> {
+    /// Everything, the quick ones first.
+    fn all<'a>(
+        &'a self,
+        options: &'a Options,
+        small: u32,
+        large: u32,
+        seconds: f64,
+    ) -> Vec<Work<'a>> {
+        let plain = |keys| Fill { count: None, keys, sessions: 1, batch: 200 };
+        let pace = Pace { rates: vec![1_000.0, 50_000.0], seconds, window: 4096 };
+        let over = Fill { count: Some(u64::from(small) * 10), ..plain(small) };
+        let mut works = vec![
+            self.learn(options, &plain(small), 1),
+            self.learn(options, &Fill { batch: 1, ..plain(small) }, 1),
+            self.learn(options, &over, 1),
+        ];
+        works.extend(self.latency(options, &pace));
+        works.extend(self.fanout(options, &[1, 4, 16], seconds));
+        works.extend(self.reload(options, &[small / 10, small]));
+        works.push(self.memory(options, small));
+        works.push(self.learn(options, &plain(large), 1));
+        works.push(self.learn(options, &Fill { sessions: 2, ..plain(large) }, 2));
+        works.push(self.teach(options, &plain(large)));
+        works.push(self.memory(options, large));
+        works
+    }
+
+    fn setup(&self, options: &Options, keys: u32, threads: usize) -> Setup {
+        let (daemon, _) = cpus(options, threads);
+        Setup::new(keys, threads, &daemon)
+    }
+
+    fn filling<'a>(
+        &'a self,
+        options: &'a Options,
+        fill: &Fill,
+        threads: usize,
+        id: &str,
+    ) -> Work<'a> {
         let updates = fill.count.unwrap_or(u64::from(fill.keys));
         let model = Model { order: self.keys, keys: fill.keys, updates, origin: Origin::Peer };
         let push = Push { sessions: fill.sessions, batch: fill.batch, limit: options.limit() };
-        let order = if options.seq { "keys in order" } else { "random keys" };
-        let ids =
-            if fill.batch == 1 { "every update".into() } else { format!("1 of {}", fill.batch) };
-        let overwrite = if updates > u64::from(fill.keys) { "-overwrite" } else { "" };
-        let sessions =
-            if fill.sessions > 1 { format!("-{}s", fill.sessions) } else { String::new() };
-        let threads =
-            if options.threads > 1 { format!("-{}t", options.threads) } else { String::new() };
-        let short = short(fill.keys);
+        let (each, of) = (fill.batch == 1, format!("1 of {}", fill.batch));
+        let ids = if each { "every update" } else { &of };
+        let mut name = format!("{id}-{}", short(fill.keys));
+        for (when, what) in [
+            (updates > u64::from(fill.keys), "-overwrite".to_owned()),
+            (each, "-ids".to_owned()),
+            (options.seq, "-seq".to_owned()),
+            (fill.sessions > 1, format!("-{}s", fill.sessions)),
+            (threads > 1, format!("-{threads}t")),
+        ] {
+            name.push_str(if when { &what } else { "" });
+        }
         Work {
-            id: format!("{id}-{short}{overwrite}{sessions}{threads}"),
+            id: name,
             title: format!(
-                "{} updates over {} {order}, {} session(s), ids in {ids}, {} thread(s)",
+                "{} updates over {} {}, {} session(s), ids in {ids}, {threads} thread(s)",
                 number(updates as f64),
                 number(f64::from(fill.keys)),
+                if options.seq { "keys in order" } else { "random keys" },
                 fill.sessions,
-                options.threads
             ),
-            notes: vec![
-                "Each table was taken back by a full resync and equals the model.".to_owned(),
-            ],
+            notes: vec![CHECKED.to_owned()],
             metrics: Vec::new(),
             subjects: self.subjects.clone(),
             run: Box::new(move |subject| {
-                fill::run(subject, &self.setup(options, model.keys), &model, &push)
+                fill::run(subject, &self.setup(options, model.keys, threads), &model, &push)
             }),
         }
     }
 
-    fn learn<'a>(&'a self, options: &'a Options, fill: &Fill) -> Work<'a> {
+    fn learn<'a>(&'a self, options: &'a Options, fill: &Fill, threads: usize) -> Work<'a> {
         let metrics = vec![
             more(metric::LEARN),
             less(metric::LEARN_CPU),
             less(metric::LEARN_WALL),
             less(metric::RSS),
         ];
-        Work { metrics, ..self.filling(options, fill, "learn") }
+        Work { metrics, ..self.filling(options, fill, threads, "learn") }
     }
 
     fn teach<'a>(&'a self, options: &'a Options, fill: &Fill) -> Work<'a> {
@@ -113,7 +158,7 @@ impl Lab {
             less(metric::TEACH_WALL),
             less(metric::TEACH_FIRST),
         ];
-        let mut work = Work { metrics, ..self.filling(options, fill, "teach") };
+        let mut work = Work { metrics, ..self.filling(options, fill, options.threads, "teach") };
         if let Some(newest) = self.subjects.iter().rfind(|s| !s.ours) {
             let at = work.subjects.iter().position(|s| s.ours).unwrap_or(work.subjects.len());
             work.subjects.insert(at, newest.tuned());
@@ -124,10 +169,110 @@ impl Lab {
 
     fn memory<'a>(&'a self, options: &'a Options, keys: u32) -> Work<'a> {
         let fill = Fill { count: None, keys, sessions: 1, batch: 200 };
-        let metrics = vec![less(metric::RSS), less(metric::GROWTH), less(metric::HUGE)];
-        let mut work = Work { metrics, ..self.filling(options, &fill, "memory") };
+        let metrics = vec![less(metric::RSS), less(metric::GROWTH), more(metric::HUGE)];
+        let mut work = Work { metrics, ..self.filling(options, &fill, options.threads, "memory") };
         work.notes.push("RSS: all of the process; growth: by the entries alone".to_owned());
         work
+    }
+
+    fn changes<'a>(&'a self, options: &'a Options, id: String, plan: Plan) -> Work<'a> {
+        let pace = match plan.rate {
+            Some(rate) => format!("{} a second", number(rate)),
+            None => format!("as fast as it goes with {} under way", plan.window),
+        };
+        let (what, until) = match plan.change {
+            Change::Command => ("`set table` on the stats socket", "its arrival"),
+            Change::Update => ("an update", "its ack"),
+        };
+        let receivers = plan.receivers;
+        let mut metrics = vec![more(latency::metric::RATE)];
+        metrics.extend((receivers > 1).then_some(more(latency::metric::DELIVERED)));
+        // How long one of thousands under way takes says only how many there are.
+        let times = [P50, P90, P99, P999, MAX].map(less);
+        metrics.extend(times.into_iter().filter(|_| plan.rate.is_some()));
+        metrics.push(less(latency::metric::CPU));
+        Work {
+            id,
+            title: format!("{what} to {until} at {receivers} peer(s), {pace}"),
+            notes: vec![
+                CHECKED.to_owned(),
+                format!("Counted from when each was due; {} s a run.", plan.seconds),
+            ],
+            metrics,
+            subjects: self.subjects.clone(),
+            run: Box::new(move |subject| {
+                latency::run(subject, &self.setup(options, 0, options.threads), self.keys, &plan)
+            }),
+        }
+    }
+
+    fn latency<'a>(&'a self, options: &'a Options, pace: &Pace) -> Vec<Work<'a>> {
+        let Pace { seconds, window, .. } = *pace;
+        let mut works = Vec::new();
+        for (change, name) in [(Change::Command, "arrival"), (Change::Update, "ack")] {
+            for rate in &pace.rates {
+                let plan = Plan { change, rate: Some(*rate), seconds, window, receivers: 1 };
+                works.push(self.changes(options, format!("{name}-{}", short(*rate as u32)), plan));
+            }
+        }
+        let plan = Plan { change: Change::Command, rate: None, seconds, window, receivers: 1 };
+        works.push(self.changes(options, "arrival-highest".to_owned(), plan));
+        works
+    }
+
+    fn fanout<'a>(
+        &'a self,
+        options: &'a Options,
+        receivers: &[usize],
+        seconds: f64,
+    ) -> Vec<Work<'a>> {
+        let change = Change::Command;
+        let of = |receivers: usize| {
+            let plan = Plan { change, rate: None, seconds, window: 4096, receivers };
+            self.changes(options, format!("fanout-{receivers}"), plan)
+        };
+        receivers.iter().map(|r| of(*r)).collect()
+    }
+
+    fn reload<'a>(&'a self, options: &'a Options, keys: &[u32]) -> Vec<Work<'a>> {
+        let threads = options.threads;
+        let push = Push { sessions: 1, batch: 200, limit: options.limit() };
+        let mut works = Vec::new();
+        for &keys in keys {
+            let model = Model::once(self.keys, keys, Origin::Peer);
+            let mut subjects = self.subjects.clone();
+            subjects.retain(Subject::takes_over);
+            let mut notes = vec![CHECKED.to_owned()];
+            if subjects.len() < self.subjects.len() {
+                notes.push("stickring has no -sf yet: see the work `relearn` for it.".to_owned());
+            }
+            works.push(Work {
+                id: format!("handover-{}", short(keys)),
+                title: format!("-sf with {} entries, old to new", number(f64::from(keys))),
+                notes,
+                metrics: vec![less(reload::WHOLE), less(reload::OLD_GONE), less(reload::CPU)],
+                subjects,
+                run: Box::new(move |subject| {
+                    let setup = self.setup(options, keys, threads);
+                    reload::hand_over(subject, &setup, &model, &push)
+                }),
+            });
+            works.push(Work {
+                id: format!("relearn-{}", short(keys)),
+                title: format!(
+                    "a killed node starts again and learns {} entries from a peer of its kind",
+                    number(f64::from(keys))
+                ),
+                notes: vec![CHECKED.to_owned(), "From the start of the process on.".to_owned()],
+                metrics: vec![less(reload::WHOLE), less(reload::CPU)],
+                subjects: self.subjects.clone(),
+                run: Box::new(move |subject| {
+                    let setup = self.setup(options, keys, threads);
+                    reload::relearn(subject, &setup, &self.generator_cpus, &model, &push)
+                }),
+            });
+        }
+        works
     }
 }
 
@@ -141,14 +286,14 @@ fn short(n: u32) -> String {
 }
 
 /// CPUs of daemons and generator.
-fn cpus(options: &Options) -> (Vec<usize>, Vec<usize>) {
+fn cpus(options: &Options, threads: usize) -> (Vec<usize>, Vec<usize>) {
     let allowed = pin::allowed();
     if options.no_pin || allowed.len() < 2 {
         return (Vec::new(), Vec::new());
     }
     let mut daemon = options.daemon_cpus.clone();
     if daemon.is_empty() {
-        daemon.extend(allowed.iter().take(options.threads));
+        daemon.extend(allowed.iter().take(threads));
     }
     let mut generator = options.generator_cpus.clone();
     if generator.is_empty() {
