@@ -297,6 +297,9 @@ pub fn run(subject: &Subject, setup: &Setup, order: Keys, plan: &Plan) -> Outcom
         .with(metric::P999, us(0.999))
         .with(metric::MAX, us(1.0))
         .with(metric::CPU, used.cpu_s / sent * 1e6);
+    if plan.rate.is_none() {
+        return Ok(sample);
+    }
     let curve = quantiles.iter().map(|q| (1.0 / (1.0 - q), us(*q))).collect();
     sample.curves.insert("latency by percentile", curve);
     Ok(sample)

@@ -53,7 +53,7 @@ fn run(options: &options::Options) -> Outcome<bool> {
         good &= done.failures().next().is_none();
         results.push(report::json(&done));
         let Some(folder) = &folder else { continue };
-        for metric in &done.metrics {
+        for metric in done.metrics.iter().filter(|m| m.plotted) {
             let name: String =
                 metric.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
             plot::bars(&done, metric, &folder.join(format!("{}-{name}.svg", done.id)))?;

@@ -20,16 +20,25 @@ pub struct Metric {
     pub name: &'static str,
     /// More is better.
     pub more_is_better: bool,
+    /// It gets a plot of bars.
+    pub plotted: bool,
+}
+
+impl Metric {
+    /// With a plot.
+    pub const fn plotted(self) -> Metric {
+        Metric { plotted: true, ..self }
+    }
 }
 
 /// More is better.
 pub const fn more(name: &'static str) -> Metric {
-    Metric { name, more_is_better: true }
+    Metric { name, more_is_better: true, plotted: false }
 }
 
 /// Less is better.
 pub const fn less(name: &'static str) -> Metric {
-    Metric { name, more_is_better: false }
+    Metric { name, more_is_better: false, plotted: false }
 }
 
 /// What one run gave.

@@ -143,8 +143,8 @@ impl Lab {
 
     fn learn<'a>(&'a self, options: &'a Options, fill: &Fill, threads: usize) -> Work<'a> {
         let metrics = vec![
-            more(metric::LEARN),
-            less(metric::LEARN_CPU),
+            more(metric::LEARN).plotted(),
+            less(metric::LEARN_CPU).plotted(),
             less(metric::LEARN_WALL),
             less(metric::RSS),
         ];
@@ -153,8 +153,8 @@ impl Lab {
 
     fn teach<'a>(&'a self, options: &'a Options, fill: &Fill) -> Work<'a> {
         let metrics = vec![
-            more(metric::TEACH),
-            less(metric::TEACH_CPU),
+            more(metric::TEACH).plotted(),
+            less(metric::TEACH_CPU).plotted(),
             less(metric::TEACH_WALL),
             less(metric::TEACH_FIRST),
         ];
@@ -169,7 +169,7 @@ impl Lab {
 
     fn memory<'a>(&'a self, options: &'a Options, keys: u32) -> Work<'a> {
         let fill = Fill { count: None, keys, sessions: 1, batch: 200 };
-        let metrics = vec![less(metric::RSS), less(metric::GROWTH), more(metric::HUGE)];
+        let metrics = vec![less(metric::RSS).plotted(), less(metric::GROWTH), more(metric::HUGE)];
         let mut work = Work { metrics, ..self.filling(options, &fill, options.threads, "memory") };
         work.notes.push("RSS: all of the process; growth: by the entries alone".to_owned());
         work
@@ -186,6 +186,7 @@ impl Lab {
         };
         let receivers = plan.receivers;
         let mut metrics = vec![more(latency::metric::RATE)];
+        metrics[0].plotted = plan.rate.is_none();
         metrics.extend((receivers > 1).then_some(more(latency::metric::DELIVERED)));
         // How long one of thousands under way takes says only how many there are.
         let times = [P50, P90, P99, P999, MAX].map(less);
@@ -250,7 +251,11 @@ impl Lab {
                 id: format!("handover-{}", short(keys)),
                 title: format!("-sf with {} entries, old to new", number(f64::from(keys))),
                 notes,
-                metrics: vec![less(reload::WHOLE), less(reload::OLD_GONE), less(reload::CPU)],
+                metrics: vec![
+                    less(reload::WHOLE).plotted(),
+                    less(reload::OLD_GONE),
+                    less(reload::CPU),
+                ],
                 subjects,
                 run: Box::new(move |subject| {
                     let setup = self.setup(options, keys, threads);
@@ -264,7 +269,7 @@ impl Lab {
                     number(f64::from(keys))
                 ),
                 notes: vec![CHECKED.to_owned(), "From the start of the process on.".to_owned()],
-                metrics: vec![less(reload::WHOLE), less(reload::CPU)],
+                metrics: vec![less(reload::WHOLE).plotted(), less(reload::CPU)],
                 subjects: self.subjects.clone(),
                 run: Box::new(move |subject| {
                     let setup = self.setup(options, keys, threads);
