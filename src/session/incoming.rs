@@ -9,7 +9,7 @@ use super::{Layout, Received, Refusal, Sink, Tables};
 use crate::limits::{REFUSALS_REPORTED_MAX, SESSION_TABLES_MAX};
 use crate::wire::dictionary::RxDictionary;
 use crate::wire::update::decode_values;
-use crate::wire::{DecodeError, Definition, Update, UpdateForm, Value};
+use crate::wire::{DecodeError, Definition, Update, UpdateForm, Value, varint};
 use ahash::AHashMap;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -196,11 +196,13 @@ impl<L: Layout> Incoming<L> {
         let update = Update::decode(form, payload, t.layout.key_shape())?;
         let mut server_key = None;
         let dictionary = &mut self.dictionary;
-        decode_values(update.values, t.layout.steps(), |_, _, value| {
-            if let Value::Dict(v) = value {
-                server_key = dictionary.resolve(v);
-            }
-        })?;
+        if !t.layout.varints().is_some_and(|n| varint::begins_with(update.values, n)) {
+            decode_values(update.values, t.layout.steps(), |_, _, value| {
+                if let Value::Dict(v) = value {
+                    server_key = dictionary.resolve(v);
+                }
+            })?;
+        }
         let uid = update.uid.unwrap_or_else(|| t.running.wrapping_add(1));
         t.running = uid;
         if ackable {

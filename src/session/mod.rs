@@ -42,6 +42,11 @@ pub trait Layout {
     fn key_shape(&self) -> KeyShape;
     /// The values of an update, in wire order.
     fn steps(&self) -> &[Step];
+    /// How many varints an update's values are, when they are nothing else (no dictionary): they
+    /// are then checked by a quick look.
+    fn varints(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// What a session asks about our tables.

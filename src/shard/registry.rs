@@ -72,6 +72,10 @@ impl crate::session::Layout for Layout {
     fn key_shape(&self) -> KeyShape {
         self.remote.key_shape()
     }
+
+    fn varints(&self) -> Option<u32> {
+        self.remote.varints()
+    }
 }
 
 /// See the module head.

@@ -81,6 +81,17 @@ pub(super) struct Target {
     pub width: usize,
 }
 
+/// One value of an update whose values are all numbers, arrays spelled out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field {
+    pub kind: Kind,
+    /// Where it goes; `None`: it is dropped.
+    pub at: Option<usize>,
+}
+
+/// Updates with more values than this are decoded the general way.
+const FIELDS_MAX: usize = 64;
+
 /// How updates behind a remote definition map to a local table. See the module's head.
 #[derive(Clone, Debug)]
 pub struct RemoteLayout {
@@ -90,6 +101,9 @@ pub struct RemoteLayout {
     pub(super) targets: Vec<Option<Target>>,
     /// Offset of `server_key`, when it is among the targets.
     pub(super) server_key: Option<usize>,
+    /// The same as steps and targets for updates of numbers alone, ready to be walked; the number
+    /// of varints they are.
+    pub(super) plain: Option<(Vec<Field>, u32)>,
     /// The sender's entries never expire, so that a remaining lifetime of 0 says nothing.
     never_expires_there: bool,
 }
@@ -128,7 +142,9 @@ impl RemoteLayout {
         };
         let targets: Vec<Option<Target>> = steps.iter().map(target).collect();
         let server_key = targets.iter().flatten().find(|t| t.kind == Kind::Dict).map(|t| t.offset);
+        let plain = plain(&steps, &targets);
         RemoteLayout {
+            plain,
             steps,
             key_shape: schema.key_shape,
             targets,
@@ -140,6 +156,11 @@ impl RemoteLayout {
     /// What the values are, in wire order, up to the first type we do not know.
     pub fn steps(&self) -> &[Step] {
         &self.steps
+    }
+
+    /// How many varints an update's values are, when they are all numbers.
+    pub fn varints(&self) -> Option<u32> {
+        self.plain.as_ref().map(|(_, varints)| *varints)
     }
 
     /// How keys travel.
@@ -163,6 +184,24 @@ impl RemoteLayout {
             Some(ms) => ms.min(expire_ms),
         }
     }
+}
+
+/// See [`RemoteLayout::plain`].
+fn plain(steps: &[Step], targets: &[Option<Target>]) -> Option<(Vec<Field>, u32)> {
+    let mut fields = Vec::new();
+    let mut varints = 0;
+    for (step, target) in steps.iter().zip(targets) {
+        let kind = step.data_type.kind();
+        if kind == Kind::Dict || step.elements as usize > FIELDS_MAX - fields.len() {
+            return None;
+        }
+        varints += step.elements * if kind == Kind::Rate { 3 } else { 1 };
+        fields.extend((0..step.elements).map(|i| {
+            let kept = target.filter(|t| i < t.elements);
+            Field { kind, at: kept.map(|t| t.offset + t.width * i as usize) }
+        }));
+    }
+    Some((fields, varints))
 }
 
 fn check_key(def: &Definition, spec: &TableSpec) -> Result<(), Mismatch> {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::wire::dictionary::{RxDictionary, TxDictionary};
 use crate::wire::{Cut, Definition, Kind, Message, Tail, Update, frame};
+use proptest::prelude::*;
 
 const ALL: &str = "server_id,gpt0,gpc0,gpc0_rate(10000),conn_cnt,conn_rate(3000),conn_cur,sess_cnt,\
     sess_rate(4000),http_req_cnt,http_req_rate(5000),http_err_cnt,http_err_rate(6000),bytes_in_cnt,\
@@ -325,4 +326,40 @@ fn the_whole_batch_is_applied_in_order() {
         assert_eq!(gpc0(&part, now, &i.to_be_bytes()), Some(200 + i));
     }
     assert_eq!(part.apply(now, &layout, 0, |_| unreachable!()), Applied::default());
+}
+
+proptest! {
+    /// Updates of numbers alone are decoded by a shorter way: it stores what the general one does,
+    /// whatever the bytes.
+    #[test]
+    fn the_short_way_stores_what_the_general_one_does(
+        noise in proptest::collection::vec(prop_oneof![any::<u8>(), 0u8..200], 0..80),
+        elements in 1u32..6,
+        recv_only: bool,
+    ) {
+        let now = Millis(1_000_000);
+        let mut table = spec(KeyType::Ipv4, 4, &ALL.replace("server_key,", ""));
+        table.recv_only = recv_only;
+        let mut definition = definition_of(&table, 1);
+        if let Tail::Present { parameters, .. } = &mut definition.tail {
+            let arrays = parameters.iter_mut().filter(|p| p.data_type.is_array());
+            arrays.for_each(|p| p.elements = elements);
+        }
+        let short = RemoteLayout::new(&definition, &table).unwrap();
+        prop_assert!(short.plain.is_some());
+        let mut general = short.clone();
+        general.plain = None;
+        let mut parts = [part_of(table.clone()), part_of(table)];
+        let (key, hash) = ([10, 0, 0, 1], hasher().hash(&[10, 0, 0, 1]));
+        for (part, layout) in parts.iter_mut().zip([&short, &general]) {
+            let update = RemoteUpdate { key: &key, hash, values: &noise, ..RemoteUpdate::default() };
+            part.apply(now, layout, 1, |_| update);
+        }
+        let [a, b] = &parts;
+        let cells = |part: &TablePart| -> Vec<String> {
+            let entry = part.get(now, &key, hash).unwrap();
+            entry.cells().map(|cell| format!("{cell:?}")).collect()
+        };
+        prop_assert_eq!(cells(a), cells(b));
+    }
 }

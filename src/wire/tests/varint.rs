@@ -1,5 +1,5 @@
 use super::{Rng, hex};
-use crate::wire::varint::{MAX_LEN, Reader, encode, len, to_array};
+use crate::wire::varint::{MAX_LEN, Reader, begins_with, encode, len, to_array};
 use crate::wire::{DecodeError, What};
 use proptest::prelude::*;
 
@@ -222,5 +222,24 @@ proptest! {
         prop_assert_eq!(&bytes, &model_encode(v));
         bytes.extend_from_slice(&behind);
         prop_assert_eq!(decoded(&bytes), Ok((v, n)));
+    }
+}
+
+proptest! {
+    /// The quick look is right whenever it says yes, and says yes to all but the longest.
+    #[test]
+    fn the_quick_look_agrees_with_the_exact_one(
+        noise in proptest::collection::vec(prop_oneof![any::<u8>(), 0xf0u8..], 0..60),
+        values in proptest::collection::vec((any::<u64>(), 5u32..64), 0..8),
+        n in 0u32..8,
+    ) {
+        let exact = |bytes: &[u8]| {
+            let mut r = Reader::new(bytes);
+            (0..n).all(|_| r.varint(What::Key).is_ok())
+        };
+        prop_assert!(!begins_with(&noise, n) || exact(&noise));
+        let mut bytes = Vec::new();
+        values.iter().for_each(|&(v, shift)| encode(&mut bytes, v >> shift));
+        prop_assert_eq!(begins_with(&bytes, n), exact(&bytes));
     }
 }
