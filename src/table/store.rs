@@ -11,8 +11,8 @@
 //! (`nopurge`: refuses). While we hold less than our fair share, it is the others who hold too
 //! much: then it evicts nothing, or our newest rows would push each other out for ever. So, and
 //! since the figures are a tick old, the shards together may exceed `size` for a moment;
-//! [`Store::trim`] at the end of the tick takes back what each holds above its fair share. Tables of one partition have one owner
-//! and are always exact.
+//! [`Store::trim`] at the end of the tick takes back what each holds above its fair share. Tables
+//! of one partition have one owner and are always exact.
 
 #![forbid(unsafe_code)]
 

@@ -107,7 +107,9 @@ fn below_its_fair_share_a_part_of_a_full_table_evicts_nothing() {
         learn_int(&mut part, Millis(0), keys.next().unwrap(), None);
     }
     assert_eq!((part.counters().evictions, part.trim(Millis(0), 100)), (0, 0));
-    (0..10).for_each(|_| drop(learn_int(&mut part, Millis(0), keys.next().unwrap(), None)));
+    for key in keys.take(10) {
+        learn_int(&mut part, Millis(0), key, None);
+    }
     assert_eq!((part.used(Millis(0)), part.counters().evictions), (35_000, 10));
 }
 
