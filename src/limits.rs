@@ -82,7 +82,8 @@ pub const AUTO_TABLES_MAX: usize = 256;
 pub const READ_CHUNK: usize = 128 * 1024;
 /// Bytes a session's writer takes from its queue for one `writev`.
 pub const WRITE_BATCH_MAX: usize = 512 * 1024;
-/// Bytes queued for a peer beyond which we stop reading from it.
+/// Bytes queued for a peer beyond which we stop reading from it; what all shards may have on the
+/// way to it comes on top, since a slow learner must still be heard.
 pub const TX_QUEUE_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of updates in one change batch or lesson chunk.
 pub const CHUNK_BYTES: usize = 64 * 1024;
@@ -108,6 +109,11 @@ pub const DYNAMIC_PEERS_MAX: usize = 1_024;
 pub const CONTROL_SLOTS: usize = 1_024;
 /// Events that may wait for the coordinator; more wait in their shards.
 pub const EVENT_SLOTS: usize = 4_096;
+
+/// A shard whose events had no room tries again after this long.
+pub const EVENT_RETRY_MS: u64 = 10;
+/// A session that has ended has this long to write its last words: the peer may not be reading.
+pub const LAST_WORDS_MS: u64 = 1_000;
 
 /// Longest name of a table that is made from a peer's definition: one line of `show table`.
 pub const TABLE_NAME_MAX: usize = 255;

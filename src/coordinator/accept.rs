@@ -6,7 +6,9 @@ use crate::engine::socket::{Fresh, Listener, Origin};
 use crate::limits::{ACCEPT_PAUSE_MS, HANDSHAKES_MAX};
 use crate::observe::log::Level;
 use crate::session::handshake::{Accepted, Accepting};
+use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Accepts for `section` for ever.
 pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
@@ -24,8 +26,8 @@ pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
                     node.log_limited(Level::Warning, &text);
                     continue;
                 }
-                node.borrow_mut().handshakes += 1;
-                tokio::task::spawn_local(serve(node.clone(), section, fresh, origin));
+                let cut = node.borrow_mut().begin_hello();
+                tokio::task::spawn_local(serve(node.clone(), section, fresh, origin, cut));
             }
             Err(error) => {
                 // Out of descriptors, most likely: those there are go on, and this may pass.
@@ -36,9 +38,10 @@ pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
     }
 }
 
-async fn serve(node: Shared, section: usize, fresh: Fresh, origin: Origin) {
-    let result = hello(&node, section, fresh, &origin).await;
+async fn serve(node: Shared, section: usize, fresh: Fresh, origin: Origin, cut: Rc<Notify>) {
+    let result = hello(&node, section, fresh, &origin, &cut).await;
     let mut node = node.borrow_mut();
+    node.end_hello(&cut);
     node.handshakes -= 1;
     if let Err(text) = result {
         node.totals.handshakes_failed += 1;
@@ -52,6 +55,7 @@ async fn hello(
     section: usize,
     mut fresh: Fresh,
     origin: &Origin,
+    cut: &Rc<Notify>,
 ) -> Result<(), String> {
     let (clock, local, bufsize) = {
         let node = node.borrow();
@@ -62,7 +66,12 @@ async fn hello(
     let (hello, used) = loop {
         let left = machine.deadline().since(clock.now());
         let read = fresh.read(&mut bytes, bufsize);
-        match tokio::time::timeout(Duration::from_millis(left), read).await {
+        let read = tokio::time::timeout(Duration::from_millis(left), read);
+        let result = tokio::select! {
+            result = read => result,
+            () = cut.notified() => return Err("no hello yet, and others wait".to_string()),
+        };
+        match result {
             Err(_) => return Err("no complete hello in time".to_string()),
             Ok(Err(error)) => return Err(format!("read: {error}")),
             Ok(Ok(0)) => return Err("closed before its hello was complete".to_string()),
@@ -78,6 +87,7 @@ async fn hello(
             Accepted::Hello { hello, used } => break (hello, used),
         }
     };
+    node.borrow_mut().end_hello(cut);
     let now = clock.now();
     let admitted = node.borrow_mut().admit(section, &hello.from, hello.minor, origin, now);
     match admitted {
@@ -119,11 +129,27 @@ impl Node {
         self.connections() >= self.maxconn
     }
 
+    /// Room for one more hello: with too many under way, the one that has been silent for longest
+    /// goes. (Refusing the newest would let silent connections keep the real peers out.)
+    fn begin_hello(&mut self) -> Rc<Notify> {
+        let cut = Rc::new(Notify::new());
+        self.handshakes += 1;
+        self.hellos.push_back(cut.clone());
+        if self.hellos.len() > HANDSHAKES_MAX
+            && let Some(oldest) = self.hellos.pop_front()
+        {
+            oldest.notify_one();
+        }
+        cut
+    }
+
+    /// The hello is complete, or the connection over.
+    fn end_hello(&mut self, cut: &Rc<Notify>) {
+        self.hellos.retain(|c| !Rc::ptr_eq(c, cut));
+    }
+
     /// Why no more connections are taken, if none are.
     fn too_many(&self, section: usize) -> Option<String> {
-        if self.handshakes >= HANDSHAKES_MAX {
-            return Some(format!("{HANDSHAKES_MAX} handshakes are under way"));
-        }
         let accepted = self.sections[section].peers.iter().filter(|p| p.link.is_accepted()).count();
         let max = self.config.peers[section].bind.as_ref().map_or(0, |b| b.maxconn as usize);
         if max > 0 && accepted >= max {

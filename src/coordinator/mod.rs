@@ -35,7 +35,7 @@ use crate::engine::{Clock, Doorbell, Engine};
 use crate::shard::{Control, Registry, SessionId, Shard, ShardEvent};
 use peers::Section;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -62,6 +62,8 @@ pub struct Node {
     listeners: usize,
     /// Handshakes under way, of connections in.
     handshakes: usize,
+    /// Those of them that wait for a hello, oldest first; ringing one ends it.
+    hellos: VecDeque<Rc<Notify>>,
     totals: report::Totals,
     log: Logger,
     /// Wakes the main loop: a link or a section may have something due earlier.

@@ -276,8 +276,11 @@ impl Node {
             filter,
             teach: new.teach,
         };
-        if self.shards.tell(shard, Control::Open(Box::new(open))).is_err() {
+        if let Err(control) = self.shards.tell(shard, Control::Open(Box::new(open))) {
             // A shard with a thousand commands waiting is in trouble; the peer will come again.
+            if let Control::Open(open) = control {
+                entry.ledger = Some(open.ledger);
+            }
             return entry.link.down(new.ticket, Down::Lost, now);
         }
         entry.session = Some(id);
@@ -328,14 +331,18 @@ impl Node {
         }
     }
 
-    fn run_section(&mut self, section: usize, _now: Millis) {
+    fn run_section(&mut self, section: usize, now: Millis) {
         self.sections[section].task_calls += 1;
         while let Some(action) = self.sections[section].brain.poll_action() {
             let name = self.sections[section].name.clone();
             match action {
                 Action::Learn(id) => {
                     let Some(info) = self.sessions.get(&id).copied() else { continue };
-                    let _ = self.shards.tell(info.shard, Control::Learn(id));
+                    if self.shards.tell(info.shard, Control::Learn(id)).is_err() {
+                        // It never heard of the lesson, which so would never end: ask another.
+                        self.sections[section].brain.lesson_end(id, false, now);
+                        continue;
+                    }
                     let peer = &self.sections[section].peers[info.peer].name;
                     let text = format!("Peers section {name}: learning from {peer}.");
                     self.log_section(section, Level::Notice, &text);

@@ -22,7 +22,7 @@ use std::sync::Arc;
 /// Counts of the node as a whole.
 #[derive(Debug, Default)]
 pub struct Totals {
-    /// Connections closed because too many handshakes were under way.
+    /// Connections closed at once because too many were open.
     pub handshakes_refused: u64,
     /// Hellos that were wrong or late.
     pub handshakes_failed: u64,

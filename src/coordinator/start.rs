@@ -12,7 +12,7 @@ use crate::shard::message::Message;
 use crate::shard::{Control, Registry, ShardEvent, ShardParams};
 use crate::table::KeyHasher;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -258,6 +258,7 @@ async fn shard_zero(
         listeners: setup.opened.peers.len() + setup.opened.stats.len(),
         maxconn: setup.maxconn.map_or(usize::MAX, |n| n as usize),
         handshakes: 0,
+        hellos: VecDeque::new(),
         totals: report::Totals::default(),
         log: log.clone(),
         poke: Rc::new(Notify::new()),

@@ -16,6 +16,8 @@ pub struct MeshEnd<T> {
     waiting: Vec<VecDeque<T>>,
     rang: Vec<bool>,
     bells: Arc<Vec<Doorbell>>,
+    /// Whose ring is looked at first, in turn.
+    next: usize,
 }
 
 /// Makes the ends for `shards` shards.
@@ -28,6 +30,7 @@ pub fn mesh<T>(shards: usize, bells: &Arc<Vec<Doorbell>>) -> Vec<MeshEnd<T>> {
             waiting: (0..shards).map(|_| VecDeque::new()).collect(),
             rang: vec![false; shards],
             bells: bells.clone(),
+            next: 0,
         })
         .collect();
     for source in 0..shards {
@@ -60,14 +63,16 @@ impl<T> MeshEnd<T> {
         }
     }
 
-    /// Takes the next message from anyone, shard by shard.
+    /// Takes the next message from anyone, in turn: one who sends a lot drowns out nobody.
     pub fn receive(&mut self) -> Option<T> {
         if let Some(message) = self.waiting[self.me].pop_front() {
             return Some(message);
         }
-        for (source, ring) in self.inbox.iter_mut().enumerate() {
-            let Some(ring) = ring else { continue };
+        let shards = self.inbox.len();
+        for source in (self.next..shards).chain(0..self.next) {
+            let Some(ring) = self.inbox[source].as_mut() else { continue };
             if let Ok(message) = ring.pop() {
+                self.next = (source + 1) % shards;
                 // The sender may be waiting for room.
                 self.rang[source] |= ring.slots() == 0;
                 return Some(message);
@@ -123,6 +128,18 @@ mod tests {
         }
         assert_eq!(got, (0..count).collect::<Vec<_>>());
         assert!(!ends[0].has_work() && !ends[1].has_work());
+    }
+
+    #[test]
+    fn nobody_is_drowned_out() {
+        let bells = Arc::new((0..3).map(|_| Doorbell::default()).collect());
+        let mut ends = mesh::<usize>(3, &bells);
+        for _ in 0..500 {
+            ends[0].send(2, 0);
+        }
+        ends[1].send(2, 1);
+        let early: Vec<_> = (0..3).filter_map(|_| ends[2].receive()).collect();
+        assert!(early.contains(&1), "{early:?}");
     }
 
     #[test]

@@ -126,34 +126,46 @@ impl Batch {
 }
 
 impl Parts {
-    /// Applies a batch to this shard's partitions.
+    /// Applies a batch to this shard's partitions. The error is that of the first table that has
+    /// no memory; the others' updates are applied all the same.
     pub fn apply(&mut self, batch: &Batch, now: Millis) -> Result<(), PartsError> {
-        let mut first = 0;
+        let (mut first, mut result) = (0, Ok(()));
         for run in &batch.runs {
             let items = &batch.items[first..first + run.count];
             first += run.count;
-            let (table, layout) = match &run.layout.write_to {
-                Some((target, layout)) if run.second => (target, layout),
-                _ => (&run.layout.table, &run.layout.remote),
-            };
-            let me = self.shard();
-            let part = self.part_mut(table)?;
-            part.set_others_used(table.used().saturating_sub(table.used_by(me)));
-            part.apply(now, layout, items.len(), |i| {
-                let item = &items[i];
-                RemoteUpdate {
-                    key: slice(&batch.bytes, item.key_at, item.key_len),
-                    hash: item.hash,
-                    expire_ms: item.expire_ms,
-                    values: slice(&batch.bytes, item.values_at, item.values_len),
-                    server_key: match item.server_key {
-                        0 => None,
-                        n => batch.strings.get(n as usize - 1),
-                    },
-                }
-            });
-            self.touch(table.id);
+            result = result.and(self.apply_run(batch, run, items, now));
         }
+        result
+    }
+
+    fn apply_run(
+        &mut self,
+        batch: &Batch,
+        run: &Run,
+        items: &[Item],
+        now: Millis,
+    ) -> Result<(), PartsError> {
+        let (table, layout) = match &run.layout.write_to {
+            Some((target, layout)) if run.second => (target, layout),
+            _ => (&run.layout.table, &run.layout.remote),
+        };
+        let me = self.shard();
+        let part = self.part_mut(table)?;
+        part.set_others_used(table.used().saturating_sub(table.used_by(me)));
+        part.apply(now, layout, items.len(), |i| {
+            let item = &items[i];
+            RemoteUpdate {
+                key: slice(&batch.bytes, item.key_at, item.key_len),
+                hash: item.hash,
+                expire_ms: item.expire_ms,
+                values: slice(&batch.bytes, item.values_at, item.values_len),
+                server_key: match item.server_key {
+                    0 => None,
+                    n => batch.strings.get(n as usize - 1),
+                },
+            }
+        });
+        self.touch(table.id);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::session::ChangeBatch;
 use crate::table::{Entry, ScanCursor, TablePart, Timing, Trimmed, encode_update, peer_shard};
 use crate::wire::DataType;
 use crate::wire::dictionary::TxDictionary;
+use ahash::AHashMap;
 use bytes::Bytes;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ struct Subscriber {
     epoch: u32,
     section: usize,
     filter: Option<KeyFilter>,
+    /// The peer takes remaining lifetimes.
+    timed: bool,
     credits: u32,
     /// By table of the section: the next log position to send.
     cursors: Vec<u64>,
@@ -32,15 +35,8 @@ struct Subscriber {
 struct CatchUp {
     index: usize,
     scan: ScanCursor,
-    /// Log position when the scan began.
-    head: u64,
-}
-
-/// What was encoded last, for the next subscriber at the same place.
-struct Shared {
-    table: usize,
-    from: u64,
-    batch: Encoded,
+    /// Log position to go on from: that of the newest change when the scan began.
+    resume: u64,
 }
 
 #[derive(Clone, Default)]
@@ -65,7 +61,8 @@ pub struct Flush {
     subscribers: Vec<Subscriber>,
     /// Something may have to be sent: a change, a new subscriber, a credit.
     pending: bool,
-    shared: Option<Shared>,
+    /// What this run has encoded, for the next subscriber at the same table and position.
+    shared: AHashMap<(usize, u64), Encoded>,
     /// Updates that could not be encoded for a peer.
     pub skipped: u64,
 }
@@ -89,8 +86,9 @@ pub fn passes(filter: Option<KeyFilter>, table: &Table, entry: &Entry<'_>) -> bo
 impl Flush {
     /// None yet. `at_once`: most updates in one batch.
     pub fn new(at_once: Option<u32>) -> Flush {
-        let rows = at_once.map_or(TICK_ROWS, |n| TICK_ROWS.min(n as usize));
-        Flush { rows, subscribers: Vec::new(), pending: false, shared: None, skipped: 0 }
+        let rows = at_once.map_or(TICK_ROWS, |n| TICK_ROWS.min(n as usize).max(1));
+        let (subscribers, shared) = (Vec::new(), AHashMap::new());
+        Flush { rows, subscribers, pending: false, shared, skipped: 0 }
     }
 
     /// A session starts to take changes; replaces its earlier subscription.
@@ -102,6 +100,7 @@ impl Flush {
             epoch: wish.epoch,
             section: wish.section,
             filter: wish.filter,
+            timed: wish.timed,
             credits: CHUNK_CREDITS,
             cursors: wish.from,
             dictionary: own_dictionary(shard, shards),
@@ -138,7 +137,6 @@ impl Flush {
         if !std::mem::take(&mut self.pending) {
             return false;
         }
-        self.shared = None;
         let mut more = false;
         let mut subscribers = std::mem::take(&mut self.subscribers);
         for subscriber in &mut subscribers {
@@ -147,6 +145,7 @@ impl Flush {
             }
         }
         self.subscribers = subscribers;
+        self.shared.clear();
         self.pending |= more;
         more
     }
@@ -206,11 +205,8 @@ impl Flush {
     ) -> Option<Encoded> {
         let dictionary = table.spec.data_types() & DataType::SERVER_KEY.mask() != 0;
         let shareable = subscriber.filter.is_none() && !dictionary;
-        if let Some(shared) = self.shared.as_ref().filter(|_| shareable)
-            && shared.table == table.id
-            && shared.from == from
-        {
-            return Some(shared.batch.clone());
+        if let Some(shared) = self.shared.get(&(table.id, from)).filter(|_| shareable) {
+            return Some(shared.clone());
         }
         let mut out = Vec::with_capacity(256);
         let mut encoded = Encoded::default();
@@ -242,13 +238,13 @@ impl Flush {
         self.skipped += skipped;
         encoded.bytes = Bytes::from(out);
         if shareable {
-            self.shared = Some(Shared { table: table.id, from, batch: encoded.clone() });
+            self.shared.insert((table.id, from), encoded.clone());
         }
         Some(encoded)
     }
 
     /// A peer that was away for longer than the log goes back is sent the whole table, with
-    /// remaining lifetimes.
+    /// remaining lifetimes if it takes them.
     fn catch_up(
         &mut self,
         subscriber: &mut Subscriber,
@@ -258,11 +254,13 @@ impl Flush {
         ids: Ids,
         now: Millis,
     ) -> Encoded {
-        let head = part.change_head();
-        let state = subscriber.catching_up.take();
-        let mut state =
-            state.unwrap_or(CatchUp { index: table.index, scan: ScanCursor::default(), head });
-        let mut out = Vec::with_capacity(CHUNK_BYTES);
+        let mut state = subscriber.catching_up.take().unwrap_or_else(|| CatchUp {
+            index: table.index,
+            scan: ScanCursor::default(),
+            resume: (part.checkpoint() - 1).max(part.change_base()),
+        });
+        let timing = if subscriber.timed { Timing::Timed } else { Timing::Untimed };
+        let mut out = Vec::new();
         let mut encoded = Encoded::default();
         let mut skipped = 0;
         let uid = ids.uid(from);
@@ -272,7 +270,7 @@ impl Flush {
             }
             if passes(subscriber.filter, table, &entry) {
                 let dictionary = &mut subscriber.dictionary;
-                match encode_update(&entry, uid, Timing::Timed, now, dictionary, &mut out) {
+                match encode_update(&entry, uid, timing, now, dictionary, &mut out) {
                     Ok(()) => encoded.count(uid),
                     Err(_) => skipped += 1,
                 }
@@ -285,7 +283,8 @@ impl Flush {
         });
         self.skipped += skipped;
         // None of these moves the peer's confirmed position: after the scan, the newest change is
-        // sent once more with its own id, and the ack of that one does.
+        // sent once more with its own id, and the ack of that one does. Should the log have
+        // forgotten that one meanwhile, the table is sent again.
         encoded.end = from;
         encoded.cursor = match next {
             Some(scan) => {
@@ -293,7 +292,7 @@ impl Flush {
                 subscriber.catching_up = Some(state);
                 from
             }
-            None => (state.head - 1).max(part.change_base()),
+            None => state.resume,
         };
         encoded.bytes = Bytes::from(out);
         encoded

@@ -41,6 +41,8 @@ pub enum Message {
     StopTeaching(ConnKey),
     /// Owner to home: a piece of a lesson.
     Chunk(Box<Chunk>),
+    /// A table holds more than its size, and the receiver more than its share: trim it.
+    Crowded(usize),
     /// Owner to home: my part of the lesson is done.
     PartTaught(Box<PartTaught>),
     /// Home to owner: this much of what you sent is on the wire.
@@ -130,6 +132,8 @@ pub struct Subscribe {
     pub from: Vec<u64>,
     /// Keys it takes; `None`: all.
     pub filter: Option<KeyFilter>,
+    /// It takes remaining lifetimes (version 2.1).
+    pub timed: bool,
 }
 
 /// A session's wish for everything.

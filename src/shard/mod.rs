@@ -24,6 +24,8 @@ pub mod parts;
 pub mod registry;
 pub mod scan;
 mod session_glue;
+#[cfg(test)]
+mod tests;
 
 pub use message::{ConnKey, KeyFilter};
 pub use parts::{Parts, PartsError};
@@ -32,7 +34,9 @@ pub use registry::{Layout, Registry, Table};
 use crate::Millis;
 use crate::engine::mesh::MeshEnd;
 use crate::engine::{Clock, Engine, Stream, breathe};
-use crate::limits::{EXPIRE_EVERY_MS, TICK_MESSAGES, TICK_US_MAX, TRIM_EVERY_MS};
+use crate::limits::{
+    EVENT_RETRY_MS, EVENT_SLOTS, EXPIRE_EVERY_MS, TICK_MESSAGES, TICK_US_MAX, TRIM_EVERY_MS,
+};
 use crate::session::{
     CloseReason, Counters, Ledger, Refusal, Session, SessionParams, SessionStatus,
 };
@@ -180,6 +184,7 @@ struct Conn {
     id: SessionId,
     section: usize,
     filter: Option<KeyFilter>,
+    timed: bool,
     session: Session<Layout>,
     io: Rc<ConnIo>,
     /// A received buffer that waits until the session wants to read.
@@ -189,6 +194,8 @@ struct Conn {
     /// The lesson under way: number, owners missing, log positions so far.
     lesson: Option<LessonOut>,
     close: Option<CloseReason>,
+    /// When it is cut off, whether or not what it was to be told at its end is written.
+    cut_at: Option<Millis>,
 }
 
 struct LessonOut {
@@ -272,7 +279,7 @@ pub async fn run(params: ShardParams, clock: Clock) {
         if shard.stopping && shard.conns.is_empty() {
             return;
         }
-        if more {
+        if more || shard.has_work() {
             // Not yield_now: only a real wait lets the runtime submit what the tasks have queued.
             breathe(shard.engine).await;
             continue;
@@ -330,6 +337,9 @@ impl Shard {
             self.last_trim = now;
         }
         more |= self.parts.settle(now, all);
+        for (shard, table) in self.parts.take_crowded() {
+            self.mesh.send(shard, Message::Crowded(table));
+        }
         self.mesh.flush();
         self.send_events();
         more
@@ -343,7 +353,9 @@ impl Shard {
         let sessions = self.conns.iter().filter_map(|(_, c)| c.session.poll_timeout()).min();
         // Rows are exact on read; sweeping them a few at a time would only keep the CPU awake.
         let rows = self.parts.next_deadline().map(|at| at.max(now.plus(EXPIRE_EVERY_MS)));
-        sessions.into_iter().chain(rows).min()
+        let cuts = self.conns.iter().filter_map(|(_, c)| c.cut_at).min();
+        let events = (!self.unsent.is_empty()).then(|| now.plus(EVENT_RETRY_MS));
+        [sessions, rows, cuts, events].into_iter().flatten().min()
     }
 
     fn take_controls(&mut self, now: Millis) -> bool {
@@ -386,6 +398,7 @@ impl Shard {
             Message::Subscribe(wish) => self.flush.subscribe(*wish, self.id, shards),
             Message::Unsubscribe(conn) => self.flush.unsubscribe(conn),
             Message::Changes(key, batch) => self.changes(key, *batch, now),
+            Message::Crowded(table) => self.parts.touch(table),
             Message::Teach(wish) => self.lessons.start(*wish, &mut self.parts, shards),
             Message::StopTeaching(conn) => self.lessons.stop(conn),
             Message::Chunk(chunk) => self.chunk(*chunk, now),
@@ -401,9 +414,7 @@ impl Shard {
             self.event(ShardEvent::OutOfMemory(error.to_string()));
         }
         let (conn, round) = (batch.conn, batch.round);
-        if usize::from(conn.shard) == self.id {
-            self.router.recycle(batch);
-        }
+        self.router.recycle(batch);
         self.mesh.send(usize::from(conn.shard), Message::Applied { conn, round });
     }
 
@@ -417,6 +428,11 @@ impl Shard {
         for slot in due {
             self.conns[slot].session.handle_timeout(now);
             self.drain(slot, now);
+        }
+        for (_, conn) in self.conns.iter_mut().filter(|(_, c)| c.cut_at.is_some_and(|at| at <= now))
+        {
+            conn.cut_at = None;
+            conn.io.close();
         }
     }
 
@@ -450,12 +466,14 @@ impl Shard {
             id: open.id,
             section: open.section,
             filter: open.filter,
+            timed: open.params.minor >= 1,
             session,
             io: ConnIo::start(stream, &open.leftover, self.bell.clone()),
             held: None,
             rounds: Vec::new(),
             lesson: None,
             close: None,
+            cut_at: None,
         });
         if self.stopping {
             self.conns[slot].io.close();
@@ -492,7 +510,11 @@ impl Shard {
     }
 
     fn event(&mut self, event: ShardEvent) {
-        self.unsent.push_back(event);
+        // What a peer can cause without end is only news; the others are bounded by the sessions.
+        let news = !matches!(event, ShardEvent::Ended { .. } | ShardEvent::LessonEnd { .. });
+        if self.unsent.len() < EVENT_SLOTS || !news {
+            self.unsent.push_back(event);
+        }
     }
 
     /// Gives events to the coordinator; what has no room waits for the next tick.

@@ -30,12 +30,14 @@ pub struct Parts {
     parts: Vec<Option<TablePart>>,
     /// Tables changed in this tick.
     touched: Vec<usize>,
+    /// Tables over their size of which others hold too much: (shard, table).
+    crowded: Vec<(usize, usize)>,
 }
 
 impl Parts {
     /// Nothing yet.
     pub fn new(shard: usize, registry: Arc<Registry>) -> Parts {
-        Parts { shard, registry, parts: Vec::new(), touched: Vec::new() }
+        Parts { shard, registry, parts: Vec::new(), touched: Vec::new(), crowded: Vec::new() }
     }
 
     /// This shard's number.
@@ -126,7 +128,17 @@ impl Parts {
             part.set_others_used(others);
             more |= part.trim(now, TICK_ROWS) == TICK_ROWS;
             table.publish_used(self.shard, part.used_estimate());
+            if !table.spec.nopurge && table.used() > table.spec.size {
+                let shards = (0..self.registry.shards()).filter(|&s| s != self.shard);
+                let over = shards.filter(|&s| table.used_by(s) > table.share_of(s));
+                self.crowded.extend(over.map(|shard| (shard, id)));
+            }
         }
         more
+    }
+
+    /// Shards that must trim a table, since they may be asleep with more than their share of it.
+    pub fn take_crowded(&mut self) -> Vec<(usize, usize)> {
+        std::mem::take(&mut self.crowded)
     }
 }

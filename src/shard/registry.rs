@@ -43,6 +43,12 @@ impl Table {
         self.used[shard].load(Ordering::Relaxed)
     }
 
+    /// A shard's fair share of the table's size.
+    pub fn share_of(&self, shard: usize) -> u64 {
+        let (owned, all) = (self.place.owned_by(shard as u32), self.place.partitions.max(1));
+        (u128::from(self.spec.size) * u128::from(owned) / u128::from(all)) as u64
+    }
+
     /// Publishes one shard's count: one store a tick, never one an update.
     pub fn publish_used(&self, shard: usize, used: u64) {
         self.used[shard].store(used, Ordering::Relaxed);

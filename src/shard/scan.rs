@@ -37,7 +37,7 @@ pub struct Lessons {
 impl Lessons {
     /// None yet. `at_once`: most updates in one chunk.
     pub fn new(at_once: Option<u32>) -> Lessons {
-        let rows = at_once.map_or(TICK_ROWS * 4, |n| (TICK_ROWS * 4).min(n as usize));
+        let rows = at_once.map_or(TICK_ROWS * 4, |n| (TICK_ROWS * 4).min(n as usize).max(1));
         Lessons { rows, lessons: Vec::new() }
     }
 
@@ -45,7 +45,7 @@ impl Lessons {
     pub fn start(&mut self, wish: Teach, parts: &mut Parts, shards: usize) {
         self.stop(wish.conn);
         let tables = parts.registry().of_section(wish.section);
-        let tails = tables.iter().map(|t| parts.get_mut(t.id).map_or(0, |p| p.change_head()));
+        let tails = tables.iter().map(|t| parts.get_mut(t.id).map_or(0, |p| p.checkpoint()));
         self.lessons.push(Lesson {
             tails: tails.collect(),
             tables,
@@ -73,18 +73,21 @@ impl Lessons {
     /// Encodes a bounded number of chunks; true when more can be encoded at once.
     pub fn run(&mut self, parts: &mut Parts, mesh: &mut MeshEnd<Message>, now: Millis) -> bool {
         let mut budget = TICK_CHUNKS;
-        let mut done = Vec::new();
-        for (i, lesson) in self.lessons.iter_mut().enumerate() {
-            while lesson.credits > 0 && budget > 0 && lesson.at < lesson.tables.len() {
-                budget -= 1;
-                lesson.chunk(self.rows, parts, mesh, now);
-            }
-            if lesson.at == lesson.tables.len() {
-                done.push(i);
+        // In turn, and another one first each time: a fast learner keeps nobody waiting.
+        if !self.lessons.is_empty() {
+            self.lessons.rotate_left(1);
+        }
+        let mut went_on = true;
+        while std::mem::take(&mut went_on) {
+            for lesson in self.lessons.iter_mut().filter(|l| l.can_go_on()) {
+                if budget > 0 {
+                    budget -= 1;
+                    went_on = true;
+                    lesson.chunk(self.rows, parts, mesh, now);
+                }
             }
         }
-        for i in done.into_iter().rev() {
-            let lesson = self.lessons.swap_remove(i);
+        for lesson in self.lessons.extract_if(.., |l| l.at == l.tables.len()) {
             let part = PartTaught {
                 conn: lesson.wish.conn,
                 lesson: lesson.wish.lesson,
@@ -99,6 +102,10 @@ impl Lessons {
 }
 
 impl Lesson {
+    fn can_go_on(&self) -> bool {
+        self.credits > 0 && self.at < self.tables.len()
+    }
+
     /// Encodes up to one chunk of the current table and goes on to the next table at its end.
     fn chunk(&mut self, rows: usize, parts: &mut Parts, mesh: &mut MeshEnd<Message>, now: Millis) {
         let table = &self.tables[self.at];

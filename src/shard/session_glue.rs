@@ -6,7 +6,7 @@ use super::connection::Tx;
 use super::message::{Chunk, ConnKey, CreditKind, Message, PartTaught, Subscribe, Teach};
 use super::{LessonOut, SessionId, Shard, ShardEvent};
 use crate::Millis;
-use crate::limits::TX_QUEUE_MAX;
+use crate::limits::{CHUNK_BYTES, CHUNK_CREDITS, LAST_WORDS_MS, TX_QUEUE_MAX};
 use crate::session::{ChangeBatch, Event, Output, Session};
 use bytes::{Bytes, BytesMut};
 
@@ -26,10 +26,11 @@ impl Shard {
     }
 
     pub(super) fn read_session(&mut self, slot: usize, now: Millis) {
+        let queue_max = TX_QUEUE_MAX + self.mesh.shards() * CHUNK_CREDITS as usize * CHUNK_BYTES;
         let conn = &mut self.conns[slot];
         let Some(buffer) = conn.held.take().or_else(|| conn.io.take_filled()) else { return };
         if conn.close.is_none()
-            && (!conn.session.wants_read() || conn.io.queued_bytes() > TX_QUEUE_MAX)
+            && (!conn.session.wants_read() || conn.io.queued_bytes() > queue_max)
         {
             // Not given back: the reader stops, and TCP holds the peer up.
             conn.held = Some(buffer);
@@ -165,7 +166,7 @@ impl Shard {
         }
     }
 
-    fn session_event(&mut self, slot: usize, event: Event, _now: Millis) {
+    fn session_event(&mut self, slot: usize, event: Event, now: Millis) {
         let conn = &mut self.conns[slot];
         let (key, id) = (conn.key, conn.id);
         match event {
@@ -191,6 +192,7 @@ impl Shard {
             }
             Event::Close(reason) => {
                 conn.close = Some(reason);
+                conn.cut_at = Some(now.plus(LAST_WORDS_MS));
                 conn.io.close_gently();
             }
         }
@@ -208,6 +210,7 @@ impl Shard {
                 section: conn.section,
                 from: (0..tables).map(|table| ledger.confirmed(table, source)).collect(),
                 filter: conn.filter,
+                timed: conn.timed,
             })
             .collect();
         for (shard, wish) in wishes.into_iter().enumerate() {

@@ -41,7 +41,7 @@ pub mod schema;
 pub mod spec;
 pub mod store;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod texts;

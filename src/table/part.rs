@@ -396,6 +396,14 @@ impl TablePart {
         self.changes.head()
     }
 
+    /// The head, for a reader that takes the rows as they are now and will come back to this cursor
+    /// for what changes after. Rows that wait unread below it are entered anew when they change.
+    pub fn checkpoint(&mut self) -> u64 {
+        let head = self.changes.head();
+        self.changes.mark_read(head);
+        head
+    }
+
     /// The oldest cursor that misses nothing.
     pub fn change_base(&self) -> u64 {
         self.changes.base()

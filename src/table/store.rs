@@ -8,10 +8,11 @@
 //! **The size limit.** `size` bounds the whole table, whose partitions live on several shards. Each
 //! shard tells the others what it uses once a tick; here `others_used` is their sum as last told.
 //! An insert that would exceed `size` sweeps what expired, then evicts one of our own rows
-//! (`nopurge`: refuses). With no row of our own to evict it inserts anyway, and since the figures
-//! are a tick old the shards together may exceed `size` for a moment; [`Store::trim`] at the end of
-//! the tick takes back what we hold above our fair share. Tables of one partition have one owner
-//! and are always exact.
+//! (`nopurge`: refuses). While we hold less than our fair share, it is the others who hold too
+//! much: then it evicts nothing, or our newest rows would push each other out for ever. So, and
+//! since the figures are a tick old, the shards together may exceed `size` for a moment;
+//! [`Store::trim`] at the end of the tick takes back what each holds above its fair share. Tables
+//! of one partition have one owner and are always exact.
 
 #![forbid(unsafe_code)]
 
@@ -218,7 +219,9 @@ impl Store {
         if self.nopurge {
             return Err(Refused::Full);
         }
-        self.evict(now);
+        if self.count() >= self.fair_share() {
+            self.evict(now);
+        }
         Ok(())
     }
 
@@ -356,10 +359,14 @@ impl Store {
             return 0;
         }
         let excess = self.count() + self.others_used - self.size;
-        let (owned, all) = (u128::from(self.share.0), u128::from(self.share.1.max(1)));
-        let fair = (u128::from(self.size) * owned / all) as u64;
-        let ours = excess.min(self.count().saturating_sub(fair)).min(budget as u64);
+        let ours = excess.min(self.count().saturating_sub(self.fair_share())).min(budget as u64);
         (0..ours).take_while(|_| self.evict(now)).count()
+    }
+
+    /// Rows of the table's size that fall to our partitions.
+    fn fair_share(&self) -> u64 {
+        let (owned, all) = (u128::from(self.share.0), u128::from(self.share.1.max(1)));
+        (u128::from(self.size) * owned / all) as u64
     }
 
     /// Removes all rows and gives their memory back.
