@@ -52,6 +52,7 @@ step() {
 }
 step formatting 120 cargo fmt --check
 step clippy 900 cargo clippy --all-targets -- -D warnings
+step miri 600 tests/miri.sh
 step tests 1800 cargo test --no-fail-fast
 
 if [ ${#failed[@]} != 0 ]; then
