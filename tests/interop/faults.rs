@@ -107,7 +107,9 @@ fn a_stopped_haproxy_gets_what_it_missed() {
             eventually(20, "what was missed", || {
                 let row = hap.cli().row("t_str", key).ok_or_else(|| format!("no {key}"))?;
                 let seen = row.number("gpc0");
-                if seen == wanted { Ok(()) } else { Err(format!("{key}: gpc0={seen}")) }
+                let (ours, peers) = (node.cli().row("t_str", key), node.cli().ask("show peers"));
+                let state = format!("{key}: gpc0={seen}, in the node {ours:?}\n{peers}");
+                if seen == wanted { Ok(()) } else { Err(state) }
             });
         }
         hap.cli().must("set table t_str key h-after data.gpc0 4");

@@ -22,7 +22,7 @@ fn key_and_values(update: &Update) -> (String, Vec<u64>) {
     (String::from_utf8_lossy(key).into_owned(), values)
 }
 
-fn keys(updates: &[Update]) -> Vec<String> {
+fn keys_of(updates: &[Update]) -> Vec<String> {
     let of_strings = updates.iter().filter(|update| update.table == "t_str");
     let mut keys: Vec<String> = of_strings.map(|update| key_and_values(update).0).collect();
     keys.sort();
@@ -100,7 +100,7 @@ fn a_lesson_holds_all_tables_and_remaining_lifetimes() {
         peer.send(&RESYNC_REQ);
         let (messages, end) = peer.until(&[FINISHED, PARTIAL], 3000);
         assert_eq!(
-            (keys(&updates_of(&messages)), end),
+            (keys_of(&updates_of(&messages)), end),
             (vec!["old".into(), "young".into()], FINISHED)
         );
     });
@@ -116,7 +116,7 @@ fn a_peer_of_version_2_0_is_taught_without_lifetimes() {
         peer.send(&RESYNC_REQ);
         let (messages, _) = peer.until(&[FINISHED], 3000);
         let updates = updates_of(&messages);
-        assert_eq!(keys(&updates), ["k"]);
+        assert_eq!(keys_of(&updates), ["k"]);
         assert!(updates.iter().all(|u| u.kind < 0x85), "timed for a 2.0 peer: {updates:?}");
         peer.send(&CONFIRM);
         // With 2.1 it is taught with lifetimes again.
@@ -152,7 +152,32 @@ fn a_lesson_is_partial_until_the_node_has_learned() {
         first.send(&RESYNC_REQ);
         let (messages, end) = first.until(&[FINISHED, PARTIAL], 3000);
         assert_eq!(end, FINISHED);
-        assert_eq!(keys(&updates_of(&messages)), ["half"], "learned entries are taught, too");
+        assert_eq!(keys_of(&updates_of(&messages)), ["half"], "learned entries are taught, too");
+    });
+}
+
+#[test]
+fn what_changes_behind_a_lesson_is_pushed() {
+    each_node("changes behind a lesson", |lab| {
+        let (node, address) = settled(lab);
+        // Nobody is there to read these changes, and the lesson is the first to take them.
+        let keys: Vec<String> = (0..20).map(|n| format!("k{n:02}")).collect();
+        for key in &keys {
+            set(&node, key, 1);
+        }
+        let hello = b"HAProxyS 2.1\nnode\nraw2 7 1\n";
+        let (mut peer, status) = RawPeer::hello(&address, &[&hello[..], &RESYNC_REQ].concat());
+        assert_eq!(status, "200");
+        let (lesson, _) = peer.until(&[FINISHED, PARTIAL], 3000);
+        assert_eq!(keys_of(&updates_of(&lesson)), keys);
+        peer.send(&CONFIRM);
+        peer.quiet(600);
+        for key in &keys {
+            set(&node, key, 2);
+        }
+        let changed = peer.updates(700);
+        assert_eq!(keys_of(&changed), keys, "changed behind the lesson");
+        assert!(changed.iter().all(|update| key_and_values(update).1 == [0, 2]), "{changed:?}");
     });
 }
 
@@ -184,7 +209,7 @@ fn local_changes_reach_every_peer_and_learned_ones_none() {
         set(&node, "mine", 1);
         for peer in [&mut one, &mut two] {
             let updates = peer.updates(600);
-            assert_eq!(keys(&updates), ["mine"]);
+            assert_eq!(keys_of(&updates), ["mine"]);
             assert_eq!(key_and_values(&updates[0]).1, [0, 1]);
             assert!(updates[0].kind == 0x80 && updates[0].id > Some(0), "{updates:?}");
         }
@@ -200,7 +225,7 @@ fn local_changes_reach_every_peer_and_learned_ones_none() {
         set(&node, "theirs", 55);
         for peer in [&mut one, &mut two] {
             let updates = peer.updates(600);
-            assert_eq!(keys(&updates), ["theirs"]);
+            assert_eq!(keys_of(&updates), ["theirs"]);
             assert_eq!(key_and_values(&updates[0]).1, [1, 55]);
         }
         // Neither a clear nor a look is told to anybody.
@@ -259,7 +284,7 @@ fn a_new_session_goes_on_behind_the_last_ack() {
             messages.extend(peer.quiet(400));
         }
         let updates = updates_of(&messages);
-        assert_eq!(keys(&updates), ["a", "b", "c"]);
+        assert_eq!(keys_of(&updates), ["a", "b", "c"]);
         let mut id = updates[0].id.expect("the first is explicit");
         id = updates[1].id.unwrap_or(id + 1);
         peer.send(&ack(&messages, id));
@@ -268,13 +293,13 @@ fn a_new_session_goes_on_behind_the_last_ack() {
         set(&node, "d", 1);
         let mut peer = RawPeer::join(&address, "raw", "node");
         let others = peer.settle();
-        assert_eq!(keys(&updates_of(&others)), ["c", "d"], "behind the ack of b");
+        assert_eq!(keys_of(&updates_of(&others)), ["c", "d"], "behind the ack of b");
         // An ack of what was never sent is garbage: nothing that it would skip may be lost.
         peer.send(&ack(&others, 0x7fff_ffff));
         pause(300);
         drop(peer);
         let mut peer = RawPeer::join(&address, "raw", "node");
-        let resent = keys(&updates_of(&peer.settle()));
+        let resent = keys_of(&updates_of(&peer.settle()));
         assert!(resent.contains(&"c".to_owned()) && resent.contains(&"d".to_owned()), "{resent:?}");
     });
 }
