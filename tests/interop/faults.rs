@@ -119,6 +119,40 @@ fn a_stopped_haproxy_gets_what_it_missed() {
     });
 }
 
+#[test]
+fn haproxy_reloads_beside_the_node() {
+    each_version("haproxy reloaded", (2, 5), |lab| {
+        let (hap_config, node_config) = configs(lab);
+        let node = lab.node(&node_config);
+        let mut old = lab.haproxy(&hap_config);
+        eventually(12, "a session", || node.cli().established(SECTION, "hap"));
+        fill(&old, 7);
+        complete(&node, 20);
+        for round in 0..2 {
+            // As an operator reloads: the new process tells the old one to go, and learns from it.
+            let new = lab.reload(&mut old);
+            eventually(20, "all entries in the new process", || {
+                let used = new.cli().used("t_str")?;
+                if used >= ENTRIES { Ok(()) } else { Err(format!("{used} of {ENTRIES}")) }
+            });
+            eventually(15, "the session of the new process", || {
+                let there = new.cli().established(SECTION, "node")?;
+                node.cli().established(SECTION, "hap").map(|_| there)
+            });
+            new.cli().must(&format!("set table t_str key new{round} data.gpc0 1"));
+            node.cli().must(&format!("set table t_str key node{round} data.gpc0 1"));
+            for (process, key) in [(&node, "new"), (&new, "node")] {
+                eventually(15, "going on", || {
+                    let row = process.cli().row("t_str", &format!("{key}{round}"));
+                    row.ok_or_else(|| format!("no {key}{round}"))
+                });
+            }
+            old = new;
+        }
+        become_equal(&old, &node, "t_str", Slack { rate: 0, exp_ms: 5000 }, 10);
+    });
+}
+
 fn resident_kib(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()));
     let status = status.expect("it runs");

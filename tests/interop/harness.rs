@@ -231,6 +231,27 @@ impl Lab {
         self.start(&self.node, config)
     }
 
+    /// Starts a successor of a process with the same file and `-sf`, and waits for the old to end.
+    pub fn reload(&self, old: &mut Process) -> Process {
+        let mut arguments = old.arguments.clone();
+        arguments.extend(["-sf".to_owned(), old.pid().to_string()]);
+        let (program, socket) = (old.program.clone(), old.socket.clone());
+        let mut new = Process { program, arguments, socket, log: old.log.clone(), child: None };
+        new.run();
+        let begin = Instant::now();
+        while old.alive() {
+            let waited = begin.elapsed();
+            assert!(waited < Duration::from_secs(25), "the old process does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        old.child = None;
+        // The stats socket has been the new one's since it began.
+        new.wait();
+        // A later start of it is a plain one.
+        new.arguments.truncate(new.arguments.len() - 2);
+        new
+    }
+
     /// Starts the node on the very file that HAProxy has, but with a stats socket of its own: `-L`
     /// says who it is, over the `localpeer` of the file.
     pub fn node_on_file_of(&self, config: &Config, name: &str) -> Process {
@@ -306,6 +327,11 @@ impl Process {
     /// Starts it (again) and waits until its stats socket answers.
     pub fn start(&mut self) {
         self.kill();
+        self.run();
+        self.wait();
+    }
+
+    fn run(&mut self) {
         let open = std::fs::OpenOptions::new().create(true).append(true).open(&self.log);
         let log = open.expect("log file");
         let child = Command::new(&self.program)
@@ -316,6 +342,9 @@ impl Process {
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {}: {e}", self.program.display()));
         self.child = Some(child);
+    }
+
+    fn wait(&mut self) {
         let begin = Instant::now();
         while self.cli().try_ask("show version").is_err() {
             assert!(self.alive(), "{} ended at once, see its log", self.program.display());
@@ -330,8 +359,8 @@ impl Process {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+            let _ = std::fs::remove_file(&self.socket);
         }
-        let _ = std::fs::remove_file(&self.socket);
     }
 
     /// Its process id; 0 when it does not run.
