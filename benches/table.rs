@@ -1,4 +1,4 @@
-//! A table part at work: learning new rows, overwriting, finding, encoding, evicting.
+//! A table part at work: learning new rows, overwriting, finding, expiring, encoding, evicting.
 
 use criterion::{BatchSize, Criterion, Throughput};
 use std::hint::black_box;
@@ -87,6 +87,31 @@ fn main() {
         let hasher = hasher();
         let found = |k: &&[u8; 4]| full.get(NOW, &k[..], hasher.hash(&k[..])).is_some();
         b.iter(|| assert_eq!(first.iter().filter(found).count(), ROWS as usize));
+    });
+    group.bench_function("find absent", |b| {
+        let hasher = hasher();
+        let found = |k: &&[u8; 4]| full.get(NOW, &k[..], hasher.hash(&k[..])).is_some();
+        b.iter(|| assert_eq!(second.iter().filter(found).count(), 0));
+    });
+    group.bench_function("expire all", |b| {
+        let filled = || {
+            let mut p = part(u64::from(ROWS) * 2);
+            learn(&mut p, &first, &values);
+            p
+        };
+        let over = Millis(NOW.0 + 2 * 3_600_000);
+        b.iter_batched_ref(
+            filled,
+            |p| {
+                // As a tick does it, some rows at a time.
+                while p.expire(over, 8_192) > 0 {}
+                assert_eq!(p.used_estimate(), 0);
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("nothing to expire", |b| {
+        b.iter(|| (0..ROWS).for_each(|_| assert_eq!(full.expire(NOW, 8_192), 0)));
     });
     group.bench_function("encode all", |b| {
         let mut out = Vec::with_capacity(32 * ROWS as usize);

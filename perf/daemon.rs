@@ -146,9 +146,24 @@ pub struct Daemon {
     name: String,
 }
 
-/// An address of loopback that was free a moment ago.
+/// Ports that are tried, below those that the kernel gives to outgoing connections: nobody but
+/// another tester takes one of them between our look and the daemon's bind.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// An address of loopback that was free a moment ago, and another one each time.
 pub fn free_address() -> Outcome<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    for _ in 0..count {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Two testers at once begin at different places.
+        let port = PORTS.start + (std::process::id().wrapping_mul(7_919).wrapping_add(n)) % count;
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return Ok(address);
+        }
+    }
+    fail("no port of loopback is free")
 }
 
 /// Folders of daemons of this process, numbered.

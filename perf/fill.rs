@@ -94,14 +94,15 @@ fn receive(inbox: &mut Inbox, seen: &Seen) -> Outcome<()> {
     Ok(())
 }
 
-/// Sends one session's stream and waits for its last ack. Returns when that came.
+/// Sends one session's stream and waits for its last ack. Returns when the first byte was
+/// sent and when that ack came.
 fn push_one(
     peer: Peer,
     stream: &[u8],
     last: u32,
     limit: Duration,
     go: &Barrier,
-) -> Outcome<Instant> {
+) -> Outcome<(Instant, Instant)> {
     let Peer { mut inbox, mut sock, .. } = peer;
     let seen = Arc::new(Seen::default());
     let receiver = thread::spawn({
@@ -133,7 +134,7 @@ fn push_one(
     let _ = receiver.join();
     result?;
     let at = *seen.last_ack.lock().expect("no panic holds it");
-    at.map_or_else(|| fail("no ack came"), Ok)
+    at.map_or_else(|| fail("no ack came"), |at| Ok((begin, at)))
 }
 
 /// The part of a model's updates that session `n` of `of` pushes: its own keys, all generations.
@@ -172,24 +173,21 @@ pub fn push(daemon: &Daemon, first: Peer, model: &Model, push: &Push) -> Outcome
         peer.control(Control::Heartbeat)?;
     }
     let before = daemon.usage()?;
-    let go = Barrier::new(push.sessions + 1);
-    let (begin, ends) = thread::scope(|scope| {
-        let running: Vec<_> = peers
-            .into_iter()
-            .zip(&streams)
-            .map(|(peer, (s, last))| {
-                scope.spawn(|| push_one(peer, s, *last, push.limit, &go).map_err(|e| e.to_string()))
-            })
-            .collect();
-        go.wait();
-        let begin = Instant::now();
-        let ends: Vec<_> = running.into_iter().map(|r| r.join()).collect();
-        (begin, ends)
+    let go = Barrier::new(push.sessions);
+    let one = |(peer, (stream, last)): (Peer, &(Vec<u8>, u32))| {
+        push_one(peer, stream, *last, push.limit, &go).map_err(|e| e.to_string())
+    };
+    let times: Vec<_> = thread::scope(|scope| {
+        let pairs = peers.into_iter().zip(&streams);
+        let running: Vec<_> = pairs.map(|pair| scope.spawn(|| one(pair))).collect();
+        running.into_iter().map(|r| r.join()).collect()
     });
-    let mut end = begin;
-    for e in ends {
-        end = end.max(e.map_err(|_| "a pushing thread panicked")??);
+    let mut span: Option<(Instant, Instant)> = None;
+    for time in times {
+        let (b, e) = time.map_err(|_| "a pushing thread panicked")??;
+        span = Some(span.map_or((b, e), |(begin, end)| (begin.min(b), end.max(e))));
     }
+    let Some((begin, end)) = span else { return fail("nothing was pushed") };
     thread::sleep(REST);
     let after = daemon.usage()?;
     let used = after.since(before);

@@ -47,9 +47,10 @@ pub fn bars(done: &Finished, metric: &Metric, file: &Path) -> Outcome<()> {
         ChartBuilder::on(&area)
             .caption(format!("{}: {} ({better})", done.id, metric.name), (FONT, 20))
             .margin(12)
+            .margin_right(24)
             .x_label_area_size(36)
             .y_label_area_size(76)
-            .build_cartesian_2d(0.0..bars.len() as f64, (least * 0.5..greatest * 1.5).log_scale()),
+            .build_cartesian_2d(0.0..bars.len() as f64, (least * 0.5..greatest * 1.6).log_scale()),
     )?;
     let names: Vec<&str> = bars.iter().map(|(s, _)| s.name.as_str()).collect();
     let name_at = |x: &f64| {
@@ -72,7 +73,7 @@ pub fn bars(done: &Finished, metric: &Metric, file: &Path) -> Outcome<()> {
         let whisker = PathElement::new([(x + 0.5, s.min), (x + 0.5, s.max)], BLACK);
         let text = Text::new(
             crate::report::number(s.median),
-            (x + 0.24, s.median * 1.05),
+            (x + 0.3, s.max * 1.09),
             (FONT, 14).into_font(),
         );
         plotting(chart.draw_series([bar]))?;
@@ -106,6 +107,7 @@ pub fn curves(done: &Finished, name: &str, axes: (&str, &str), file: &Path) -> O
         ChartBuilder::on(&area)
             .caption(format!("{}: {name}", done.id), (FONT, 20))
             .margin(12)
+            .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(76)
             .build_cartesian_2d(

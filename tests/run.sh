@@ -51,9 +51,9 @@ step() {
     echo "($name: $((SECONDS - begin)) s)"
 }
 step formatting 120 cargo fmt --check
-step clippy 900 cargo clippy --all-targets -- -D warnings
+step clippy 900 cargo clippy --all-targets --all-features -- -D warnings
 step miri 600 tests/miri.sh
-step tests 1800 cargo test --no-fail-fast
+step tests 1800 cargo test --all-features --no-fail-fast
 
 if [ ${#failed[@]} != 0 ]; then
     printf 'tests/run.sh: FAILED: %s\n' "${failed[*]}" >&2

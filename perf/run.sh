@@ -1,0 +1,28 @@
+#!/bin/bash
+# Everything that perf/ measures, in one command, kept under perf/results/<date>-all/.
+#
+#   perf/run.sh                       all of it: hours with four HAProxys and ten million entries
+#   perf/run.sh --quick               the same works on small tables in a few minutes: a rehearsal
+#   perf/run.sh learn --keys 100000   one subcommand with options of its own (stickring-load --help)
+#
+# Sets up HAProxy (tests/setup-haproxy.sh), builds release, measures. Options for the load tool may
+# follow: --rounds 3, --only 3.4,stickring. Nothing else should run on the machine meanwhile.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+[ -d "$HOME/.cargo/bin" ] && PATH=$HOME/.cargo/bin:$PATH
+
+tests/setup-haproxy.sh || echo "perf/run.sh: no HAProxy: stickring alone is measured" >&2
+cargo build --release --features perf --bins || exit 1
+tuning/check.sh | sed 's/^/not set on this host: /'
+[ "$(cut -d. -f1 </proc/loadavg)" -lt 1 ] ||
+    echo "perf/run.sh: the machine is busy (load $(cut -d' ' -f1 </proc/loadavg)): ratios only" >&2
+
+load=(target/release/stickring-load)
+case ${1:-} in
+--quick)
+    shift
+    exec "${load[@]}" all --small 20000 --large 50000 --seconds 1 --rounds 1 "$@"
+    ;;
+'' | --*) exec "${load[@]}" all --keep "$@" ;;
+*) exec "${load[@]}" "$@" --keep ;;
+esac
