@@ -1,0 +1,211 @@
+//! The daemon as a child process, its configuration and its stats socket.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// What a test runs on.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    pub engine: &'static str,
+    pub shards: usize,
+}
+
+/// Both engines; each number of shards at least once.
+pub const KINDS: [Kind; 4] = [
+    Kind { engine: "auto", shards: 1 },
+    Kind { engine: "auto", shards: 2 },
+    Kind { engine: "epoll", shards: 2 },
+    Kind { engine: "auto", shards: 4 },
+];
+
+/// One of each engine, for what takes its time.
+pub const ENGINES: [Kind; 2] =
+    [Kind { engine: "auto", shards: 2 }, Kind { engine: "epoll", shards: 1 }];
+
+/// Runs `test` on each of `kinds` at the same time.
+pub fn on(kinds: &[Kind], test: impl Fn(&Daemon) + Sync) {
+    std::thread::scope(|scope| {
+        for kind in kinds {
+            let test = &test;
+            scope.spawn(move || {
+                let daemon = Daemon::start(*kind);
+                crate::peer::teach_nothing(&daemon);
+                test(&daemon);
+            });
+        }
+    });
+}
+
+/// A running daemon; it is killed when this goes.
+pub struct Daemon {
+    pub kind: Kind,
+    pub address: SocketAddr,
+    child: Mutex<Child>,
+    folder: tempfile::TempDir,
+    log: Arc<Mutex<String>>,
+}
+
+/// An address nobody listens on.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+impl Daemon {
+    /// Anybody on loopback may come.
+    pub fn start(kind: Kind) -> Daemon {
+        Daemon::start_at(kind, "node", free_address(), &[])
+    }
+
+    /// Named `name`, with these remotes.
+    pub fn start_at(
+        kind: Kind,
+        name: &str,
+        address: SocketAddr,
+        remotes: &[(&str, SocketAddr)],
+    ) -> Daemon {
+        let folder = tempfile::tempdir().unwrap();
+        let remotes = remotes.iter().map(|(name, at)| format!("    server {name} {at}\n"));
+        let text = format!(
+            "global\n    localpeer {name}\n    nbthread {shards}\n    \
+             stats socket {socket} level admin\n\
+             peers p\n    bind {address}\n    server {name}\n{remotes}    \
+             table t type integer size 1m expire 1h store gpc0\n    \
+             table small type integer size 10k expire 1h store gpc0\n\
+             stickring\n    engine {engine}\n    pin off\n    \
+             accept-peers 127.0.0.0/8 max 64\n",
+            shards = kind.shards,
+            engine = kind.engine,
+            socket = folder.path().join("stats.sock").display(),
+            remotes = remotes.collect::<String>(),
+        );
+        let config = folder.path().join("node.cfg");
+        std::fs::write(&config, text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_stickring"))
+            .arg("-f")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let mut kept = kept.lock().unwrap();
+                if kept.len() < 1 << 20 {
+                    kept.push_str(&line);
+                    kept.push('\n');
+                }
+            }
+        });
+        let daemon = Daemon { kind, address, child: Mutex::new(child), folder, log };
+        let up =
+            wait_until(Duration::from_secs(10), || UnixStream::connect(daemon.socket()).is_ok());
+        assert!(up, "the daemon is not up");
+        daemon
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("stats.sock")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap().id()
+    }
+
+    /// The answer to one line of commands.
+    pub fn cli(&self, line: &str) -> String {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// `set table` for many keys, a hundred to a line.
+    pub fn set(&self, rows: impl IntoIterator<Item = (u32, u64)>) {
+        let one = |(key, value)| format!("set table p/t key {key} data.gpc0 {value}");
+        let lines: Vec<String> = rows.into_iter().map(one).collect();
+        for some in lines.chunks(100) {
+            let reply = self.cli(&some.join(";"));
+            assert_eq!(reply.trim(), "", "set table");
+        }
+    }
+
+    /// Entries of table `p/t`.
+    pub fn used(&self) -> usize {
+        let header = self.cli("show table");
+        let line = header.lines().find(|l| l.contains("table: p/t,")).expect("the table");
+        let (_, used) = line.rsplit_once("used:").unwrap();
+        used.trim().parse().unwrap()
+    }
+
+    /// One number of `show info`.
+    pub fn info(&self, name: &str) -> u64 {
+        let text = self.cli("show info");
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name}")).trim().parse().unwrap()
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end of the process; `None` if it goes on.
+    pub fn exit_code(&self, limit: Duration) -> Option<i32> {
+        let mut code = None;
+        wait_until(limit, || {
+            code = self.child.lock().unwrap().try_wait().unwrap().and_then(|s| s.code());
+            code.is_some()
+        });
+        code
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let mut child = self.child.lock().unwrap();
+        let died = child.try_wait().unwrap().is_some();
+        let _ = child.kill();
+        let _ = child.wait();
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap();
+            let from = log.len().saturating_sub(4_000);
+            eprintln!("{:?}, died before: {died}, log:\n{}", self.kind, &log[from..]);
+        }
+    }
+}
+
+/// Tries again and again; false when it never came true.
+pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if done() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
