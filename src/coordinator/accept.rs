@@ -135,9 +135,8 @@ impl Node {
         let cut = Rc::new(Notify::new());
         self.handshakes += 1;
         self.hellos.push_back(cut.clone());
-        if self.hellos.len() > HANDSHAKES_MAX
-            && let Some(oldest) = self.hellos.pop_front()
-        {
+        let crowded = self.hellos.len() > HANDSHAKES_MAX || self.connections() > self.maxconn;
+        if crowded && let Some(oldest) = self.hellos.pop_front() {
             oldest.notify_one();
         }
         cut
@@ -156,6 +155,8 @@ impl Node {
             return Some(format!("{max} sessions are open (maxconn)"));
         }
         let max = self.maxconn;
-        self.is_full().then(|| format!("{max} connections are open (-n)"))
+        // Those that have not said hello yet make room.
+        let full = self.is_full() && self.hellos.is_empty();
+        full.then(|| format!("{max} connections are open (-n)"))
     }
 }

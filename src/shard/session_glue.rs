@@ -29,9 +29,9 @@ impl Shard {
         let queue_max = TX_QUEUE_MAX + self.mesh.shards() * CHUNK_CREDITS as usize * CHUNK_BYTES;
         let conn = &mut self.conns[slot];
         let Some(buffer) = conn.held.take().or_else(|| conn.io.take_filled()) else { return };
-        if conn.close.is_none()
-            && (!conn.session.wants_read() || conn.io.queued_bytes() > queue_max)
-        {
+        // What nobody will read any more holds up nothing.
+        let stuck = conn.io.queued_bytes() > queue_max && conn.io.ended().is_none();
+        if conn.close.is_none() && (stuck || !conn.session.wants_read()) {
             // Not given back: the reader stops, and TCP holds the peer up.
             conn.held = Some(buffer);
             return;

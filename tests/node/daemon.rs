@@ -68,6 +68,17 @@ impl Daemon {
         address: SocketAddr,
         remotes: &[(&str, SocketAddr)],
     ) -> Daemon {
+        Daemon::with(kind, name, address, remotes, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn with(
+        kind: Kind,
+        name: &str,
+        address: SocketAddr,
+        remotes: &[(&str, SocketAddr)],
+        args: &[&str],
+    ) -> Daemon {
         let folder = tempfile::tempdir().unwrap();
         let remotes = remotes.iter().map(|(name, at)| format!("    server {name} {at}\n"));
         let text = format!(
@@ -88,6 +99,7 @@ impl Daemon {
         let mut child = Command::new(env!("CARGO_BIN_EXE_stickring"))
             .arg("-f")
             .arg(&config)
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
