@@ -1,5 +1,5 @@
-//! A small peer on a blocking socket: it says what a test wants, keeps what it hears, and answers as
-//! a HAProxy does.
+//! A small peer on a blocking socket: it says what a test wants, keeps what it hears, and answers
+//! as a HAProxy does.
 
 use crate::daemon::Daemon;
 use std::collections::HashMap;
