@@ -3,10 +3,12 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::{Config, SECTION};
 use crate::config_text::run;
 use crate::harness::{Lab, each_node, each_version, eventually, pause};
+use crate::http::get;
 use crate::rawpeer::{RawPeer, Received, define, integers, string_key, update};
 use crate::stats::Cli;
 
@@ -274,33 +276,92 @@ fn logs_tell_what_operators_ask_for() {
     });
 }
 
+/// The daemon without any file: one at a time, since it listens on a fixed address. Returns what it
+/// said and its stats socket, too.
+fn start_default(lab: &Lab) -> (MutexGuard<'static, ()>, Guard, String, Cli) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = TcpListener::bind("127.0.0.1:10000");
+    drop(free.expect("127.0.0.1:10000 is in use: the default cannot be tested here"));
+    let (guard, log) = spawn(lab, &[], "default.log");
+    let said = eventually(10, "what it listens on", || {
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        // The line to paste comes last.
+        if said.contains("peer stickring 127.0.0.1:10000") { Ok(said) } else { Err(said) }
+    });
+    let socket = said.split([' ', '\'', '"', ',', '\n']).map(|w| w.trim_end_matches('.'));
+    let socket = socket.filter(|word| word.ends_with(".sock")).next_back();
+    let socket = socket.unwrap_or_else(|| panic!("no stats socket named: {said}"));
+    let cli = Cli::new(Path::new(socket.trim_start_matches("unix@")));
+    (turn, guard, said, cli)
+}
+
 #[test]
 fn without_a_file_it_takes_any_peer_of_this_host_and_any_table() {
     each_node("the embedded default", |lab| {
         if !lab.node.is_stickring() {
             return;
         }
-        if TcpListener::bind("127.0.0.1:10000").is_err() {
-            panic!("127.0.0.1:10000 is in use: the default cannot be tested here");
-        }
-        let (mut guard, log) = spawn(lab, &[], "default.log");
-        let read = || std::fs::read_to_string(&log).unwrap_or_default();
-        eventually(10, "what it listens on", || {
-            if read().contains("127.0.0.1:10000") { Ok(()) } else { Err(read()) }
-        });
-        let said = read();
-        assert!(said.contains("peer stickring 127.0.0.1:10000"), "no line to paste: {said}");
+        let (_turn, mut guard, said, cli) = start_default(lab);
         let mut peer = RawPeer::join("127.0.0.1:10000", "whoever", "stickring");
         peer.settle();
         peer.send(&define(3, "unheard_of", (6, 33), 6, &[1_800_000]));
         peer.send(&update(1, &string_key("k"), &integers(&[1, 2])));
         let acks = peer.quiet(700);
         assert!(acks.contains(&Received::Ack { table: 3, id: 1 }), "{acks:?}");
-        let socket = said.split([' ', '\'', '"', ',', '\n']).find(|word| word.ends_with(".sock"));
-        let socket = socket.unwrap_or_else(|| panic!("no stats socket named: {said}"));
-        let cli = Cli::new(Path::new(socket.trim_start_matches("unix@")));
         let row = cli.row("unheard_of", "k").expect("the entry of a table made by its definition");
         assert_eq!(row.number("gpc0"), 2, "{row:?}");
-        assert!(guard.0.try_wait().expect("state").is_none(), "it ended: {}", read());
+        assert!(guard.0.try_wait().expect("state").is_none(), "it ended: {said}");
+    });
+}
+
+/// The configuration in the README's walk, with addresses of our own for HAProxy.
+fn demo(front: &str, own: &str, socket: &Path) -> String {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(readme).expect("README.md");
+    let lines = readme.lines().skip_while(|line| line.trim() != "global");
+    let text: String =
+        lines.take_while(|line| !line.is_empty()).map(|line| format!("{}\n", &line[7..])).collect();
+    assert!(text.contains("peer stickring 127.0.0.1:10000"), "the README's walk: {text}");
+    text.replace("127.0.0.1:10001", own)
+        .replace("127.0.0.1:8080", front)
+        .replace("/tmp/demo.sock", &socket.display().to_string())
+}
+
+#[test]
+fn the_walk_of_the_readme_gives_the_entries_back() {
+    each_version("the README's walk", (2, 5), |lab| {
+        if !lab.node.is_stickring() {
+            return;
+        }
+        let (_turn, _guard, _said, cli) = start_default(lab);
+        let (front, own) = (lab.free().to_string(), lab.free().to_string());
+        let text = demo(&front, &own, &lab.path("demo.sock"));
+        let mut haproxy = lab.haproxy_with("demo", &text);
+        let count = || {
+            let reply = get(&front, "/", "").map_err(|e| e.to_string())?;
+            let body = reply.rsplit("\r\n\r\n").next().unwrap_or_default();
+            body.trim().parse::<u32>().map_err(|_| format!("an answer: {reply}"))
+        };
+        // A lesson that is under way may bring back what a request has just counted on.
+        eventually(8, "HAProxy has learned", || {
+            let reply = haproxy.cli().ask("show peers mypeers");
+            let flags = reply.split("flags=0x").nth(1).and_then(|rest| rest.split(' ').next());
+            let flags = flags.and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0);
+            if flags & 3 == 3 { Ok(()) } else { Err(reply) }
+        });
+        let counts: Vec<u32> = (0..5).map(|_| count().expect("an answer")).collect();
+        assert_eq!(counts, [1, 2, 3, 4, 5]);
+        eventually(8, "the table in stickring", || {
+            cli.used("visitors")?;
+            let row = cli.row("visitors", "127.0.0.1").ok_or_else(|| cli.ask("show table"))?;
+            if row.number("http_req_cnt") == 5 { Ok(()) } else { Err(format!("{row:?}")) }
+        });
+        haproxy.kill();
+        haproxy.start();
+        eventually(8, "the entry given back", || {
+            haproxy.cli().row("visitors", "127.0.0.1").ok_or_else(|| "nothing".to_owned())
+        });
+        assert_eq!(count(), Ok(6), "a HAProxy alone would have answered 1");
     });
 }

@@ -226,6 +226,15 @@ impl Lab {
         self.start(&NodeKind::HaProxy(self.version.clone()), config)
     }
 
+    /// Starts a HAProxy of this run's version on this text, which names `NAME.sock`.
+    pub fn haproxy_with(&self, name: &str, text: &str) -> Process {
+        let file = self.path(&format!("{name}.cfg"));
+        std::fs::write(&file, text).expect("config file");
+        let arguments = vec!["-f".to_owned(), file.display().to_string()];
+        let socket = self.path(&format!("{name}.sock"));
+        self.launch(&NodeKind::HaProxy(self.version.clone()), name, socket, arguments)
+    }
+
     /// Starts the node under test and waits for its stats socket.
     pub fn node(&self, config: &Config) -> Process {
         self.start(&self.node, config)
