@@ -289,8 +289,8 @@ fn start_default(lab: &Lab) -> (MutexGuard<'static, ()>, Guard, String, Cli) {
         // The line to paste comes last.
         if said.contains("peer stickring 127.0.0.1:10000") { Ok(said) } else { Err(said) }
     });
-    let socket = said.split([' ', '\'', '"', ',', '\n']).map(|w| w.trim_end_matches('.'));
-    let socket = socket.filter(|word| word.ends_with(".sock")).next_back();
+    let words = said.split([' ', '\'', '"', ',', '\n']);
+    let socket = words.rev().map(|w| w.trim_end_matches('.')).find(|w| w.ends_with(".sock"));
     let socket = socket.unwrap_or_else(|| panic!("no stats socket named: {said}"));
     let cli = Cli::new(Path::new(socket.trim_start_matches("unix@")));
     (turn, guard, said, cli)
