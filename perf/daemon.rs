@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -166,6 +167,19 @@ pub fn free_address() -> Outcome<String> {
     fail("no port of loopback is free")
 }
 
+/// A command whose process dies with ours, however that ends, where util-linux can arrange it.
+fn mortal(program: &Path) -> Command {
+    const WRAP: [&str; 2] = ["--pdeathsig", "KILL"];
+    static CAN: OnceLock<bool> = OnceLock::new();
+    let can = || Command::new("setpriv").args(WRAP).arg("true").status().is_ok_and(|s| s.success());
+    if !*CAN.get_or_init(can) {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(WRAP).arg(program);
+    command
+}
+
 /// Folders of daemons of this process, numbered.
 static FOLDERS: AtomicU32 = AtomicU32::new(0);
 
@@ -223,7 +237,7 @@ impl Daemon {
         let address = setup.address.clone().map_or_else(free_address, Ok)?;
         fs::write(&file, configuration(subject, setup, &address, &socket)?)?;
         let log = fs::File::create(folder.join("log"))?;
-        let mut command = Command::new(&subject.program);
+        let mut command = mortal(&subject.program);
         command.arg("-db").arg("-f").arg(&file).args(more).env("XDG_RUNTIME_DIR", &folder);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // A child starts with the CPUs of the thread that made it.

@@ -12,7 +12,7 @@ use crate::model::{Model, Origin};
 use crate::options::{Command, Fill, Options, Pace};
 use crate::reload;
 use crate::report::number;
-use crate::rounds::{Work, less, more};
+use crate::rounds::{Metric, Work, less, more};
 use crate::{Outcome, fail, pin};
 
 /// Curves that samples may have, with the names of their axes.
@@ -58,6 +58,12 @@ impl Lab {
 
     /// The works of the subcommand.
     pub fn works<'a>(&'a self, options: &'a Options) -> Vec<Work<'a>> {
+        let mut works = self.named(options);
+        works.retain(|w| !w.subjects.is_empty());
+        works
+    }
+
+    fn named<'a>(&'a self, options: &'a Options) -> Vec<Work<'a>> {
         match &options.command {
             Command::Learn(fill) => vec![self.learn(options, fill, options.threads)],
             Command::Teach(fill) => vec![self.teach(options, fill)],
@@ -88,11 +94,17 @@ impl Lab {
         works.extend(self.latency(options, &pace));
         works.extend(self.fanout(options, &[1, 4, 16], seconds));
         works.extend(self.reload(options, &[small / 10, small]));
-        works.push(self.memory(options, small));
-        works.push(self.learn(options, &plain(large), 1));
+        // Filling large tables is what takes HAProxy long: one filling, all of its figures.
+        let mut whole = self.learn(options, &plain(large), 1);
+        let more_figures = [more(metric::TEACH), less(metric::TEACH_CPU), less(metric::GROWTH)];
+        whole.metrics.extend(more_figures.map(Metric::plotted));
+        whole.metrics.push(more(metric::HUGE));
+        works.push(whole);
         works.push(self.learn(options, &Fill { sessions: 2, ..plain(large) }, 2));
-        works.push(self.teach(options, &plain(large)));
-        works.push(self.memory(options, large));
+        let mut teach = self.teach(options, &plain(large));
+        let newest = self.subjects.iter().rfind(|s| !s.ours).map(|s| s.name.clone());
+        teach.subjects.retain(|s| s.ours || s.tuned || newest.as_ref() == Some(&s.name));
+        works.push(teach);
         works
     }
 
