@@ -111,7 +111,7 @@ pub enum Command {
         #[arg(long, value_delimiter = ',', default_value = "100000,1000000")]
         keys: Vec<u32>,
     },
-    /// Everything, as the published figures are made. Takes hours with several HAProxys.
+    /// Everything, as the published figures are made. Takes an hour or more with several HAProxys.
     All {
         /// Entries of the small tables.
         #[arg(long, default_value_t = 1_000_000)]

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Everything that perf/ measures, in one command, kept under perf/results/<date>-all/.
 #
-#   perf/run.sh                       all of it: hours with four HAProxys and ten million entries
+#   perf/run.sh                       all of it: an hour or more with four HAProxys and 10 M entries
 #   perf/run.sh --quick               the same works on small tables in a few minutes: a rehearsal
 #   perf/run.sh learn --keys 100000   one subcommand with options of its own (stickring-load --help)
 #
