@@ -352,7 +352,8 @@ proptest! {
         let mut parts = [part_of(table.clone()), part_of(table)];
         let (key, hash) = ([10, 0, 0, 1], hasher().hash(&[10, 0, 0, 1]));
         for (part, layout) in parts.iter_mut().zip([&short, &general]) {
-            let update = RemoteUpdate { key: &key, hash, values: &noise, ..RemoteUpdate::default() };
+            let update =
+                RemoteUpdate { key: &key, hash, values: &noise, ..RemoteUpdate::default() };
             part.apply(now, layout, 1, |_| update);
         }
         let [a, b] = &parts;
