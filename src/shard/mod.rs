@@ -279,7 +279,7 @@ pub async fn run(params: ShardParams, clock: Clock) {
         if shard.stopping && shard.conns.is_empty() {
             return;
         }
-        if more || shard.has_work() {
+        if more {
             // Not yield_now: only a real wait lets the runtime submit what the tasks have queued.
             breathe(shard.engine).await;
             continue;
