@@ -51,6 +51,9 @@ pub const SESSION_TABLES_MAX: usize = 4_096;
 pub const REFUSALS_REPORTED_MAX: usize = 64;
 /// Batches sent to a peer and not acked that are known one by one; older ones are merged.
 pub const FLIGHT_BATCHES_MAX: usize = 1_024;
+/// Acks looked for inside sent batches for each batch sent: a real peer acks every 200 updates or
+/// so.
+pub const ACK_SEARCHES_MAX: u32 = 64;
 /// Bytes of sent batches kept to check acks against; beyond, the oldest are known by their last id
 /// only.
 pub const FLIGHT_BYTES_MAX: usize = 1024 * 1024;

@@ -360,7 +360,13 @@ async fn wait_for_signals(node: super::Shared, exit: std::sync::mpsc::Sender<i32
     // The exit code first: a shard that does not end in time must not keep the process.
     let _ = exit.send(code);
     for shard in (0..shards.len()).rev() {
-        let _ = shards.tell(shard, Control::Stop);
+        let shards = shards.clone();
+        tokio::task::spawn_local(async move {
+            // A shard with a thousand commands waiting is told behind them; one that is gone has
+            // nothing to stop.
+            let _ = shards.control[shard].send(Control::Stop).await;
+            shards.bells[shard].ring();
+        });
     }
 }
 

@@ -6,7 +6,7 @@
 //! byte-swapped ids after implicit ones, and a restarted peer may ack anything (protocol.md 5.4);
 //! everything sent and not acked is sent again in the next session.
 
-use crate::limits::{FLIGHT_BATCHES_MAX, FLIGHT_BYTES_MAX};
+use crate::limits::{ACK_SEARCHES_MAX, FLIGHT_BATCHES_MAX, FLIGHT_BYTES_MAX};
 use crate::wire::frame::{self, Cut};
 use crate::wire::{KeyShape, Message, Update};
 use bytes::Bytes;
@@ -162,12 +162,15 @@ pub struct Flight {
     tables: Vec<InFlight>,
     batches: usize,
     bytes: usize,
+    /// Acks looked for inside batches since the last batch was sent.
+    searches: u32,
 }
 
 impl Flight {
     /// Takes note of a batch just sent.
     pub fn sent(&mut self, batch: &ChangeBatch, ledger: &mut Ledger) {
         ledger.cursors(batch.table).pushed_uid = batch.last_uid;
+        self.searches = 0;
         if self.tables.len() <= batch.table {
             self.tables.resize_with(batch.table + 1, InFlight::default);
         }
@@ -228,7 +231,12 @@ impl Flight {
         let Some(InFlight { queue, acked }) = self.tables.get_mut(table) else {
             return AckResult::Garbage;
         };
-        let Some(at) = queue.iter().position(|s| s.last_uid == uid || s.holds(uid)) else {
+        // Reading batches through costs time that a hostile peer must not have without end, and
+        // such an ack confirms only what the next one at a batch's end confirms as well.
+        let search = self.searches < ACK_SEARCHES_MAX;
+        let at = queue.iter().position(|s| s.last_uid == uid || search && s.holds(uid));
+        self.searches += u32::from(search && at.is_none_or(|at| queue[at].last_uid != uid));
+        let Some(at) = at else {
             let known = *acked == Some(uid) || queue.iter().any(|s| s.spans(uid));
             return if known { AckResult::Same } else { AckResult::Garbage };
         };
@@ -264,5 +272,51 @@ impl Flight {
     /// Bytes kept of them.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::UpdateForm;
+
+    /// A batch of updates with these ids, which ends at its last one.
+    fn batch(uids: std::ops::Range<u32>) -> ChangeBatch {
+        let kind = UpdateForm { explicit_id: true, timed: false }.kind();
+        let mut bytes = Vec::new();
+        for uid in uids.clone() {
+            frame::build(&mut bytes, frame::class::TABLE, kind, |out| {
+                out.extend_from_slice(&uid.to_be_bytes());
+            });
+        }
+        ChangeBatch {
+            table: 0,
+            source: 0,
+            epoch: 1,
+            define: Bytes::new(),
+            bytes: bytes.into(),
+            updates: uids.len() as u32,
+            first_uid: uids.start,
+            last_uid: uids.end - 1,
+            end: u64::from(uids.end),
+        }
+    }
+
+    #[test]
+    fn acks_inside_batches_are_looked_for_a_bounded_number_of_times() {
+        let (mut flight, mut ledger) = (Flight::default(), Ledger::default());
+        flight.sent(&batch(1..1_000), &mut ledger);
+        flight.sent(&batch(1_000..2_000), &mut ledger);
+        for n in 0..ACK_SEARCHES_MAX {
+            let found = flight.acked(0, 1_000 + n % 2, &mut ledger);
+            assert_eq!(found, AckResult::Moved);
+        }
+        assert_eq!(ledger.confirmed(0, 0), 1_000);
+        assert_eq!(flight.acked(0, 1_500, &mut ledger), AckResult::Same, "not looked for");
+        assert_eq!(flight.acked(0, 9_999, &mut ledger), AckResult::Garbage);
+        assert_eq!(flight.acked(0, 1_999, &mut ledger), AckResult::Moved, "a batch's end is known");
+        assert_eq!((ledger.confirmed(0, 0), flight.len()), (2_000, 0));
+        flight.sent(&batch(2_000..3_000), &mut ledger);
+        assert_eq!(flight.acked(0, 2_500, &mut ledger), AckResult::Moved, "looked for again");
     }
 }
