@@ -16,6 +16,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'tests/run.sh: %s\n' "$*" >&2; exit 1; }
 
+command -v cargo >/dev/null || die "no cargo: install Rust first, see https://rustup.rs"
 # A C compiler: mimalloc and the linker need one.
 if ! command -v cc >/dev/null; then
     say "installing a C compiler (package gcc)"
@@ -25,7 +26,6 @@ if ! command -v cc >/dev/null; then
     "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q gcc libc6-dev ||
         die "no C compiler, and apt could not install gcc: install it and run this again"
 fi
-command -v cargo >/dev/null || die "no cargo: install Rust first, see https://rustup.rs"
 for component in rustfmt clippy; do
     case $component in rustfmt) tool=fmt ;; *) tool=clippy ;; esac
     cargo $tool --version >/dev/null 2>&1 && continue
