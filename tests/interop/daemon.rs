@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::process::Signal;
+
 use crate::config::{Config, SECTION};
 use crate::config_text::run;
-use crate::harness::{Lab, each_node, each_version, eventually, pause};
+use crate::harness::{Lab, each_node, each_version, eventually, pause, signal};
 use crate::http::get;
 use crate::rawpeer::{RawPeer, Received, define, integers, string_key, update};
 use crate::stats::Cli;
@@ -50,10 +52,7 @@ struct Stray(u32);
 
 impl Drop for Stray {
     fn drop(&mut self) {
-        let _ = Command::new("kill")
-            .args(["-KILL", &self.0.to_string()])
-            .stderr(Stdio::null())
-            .status();
+        signal(self.0, Signal::KILL);
     }
 }
 
@@ -70,11 +69,6 @@ fn spawn(lab: &Lab, arguments: &[&str], log: &str) -> (Guard, PathBuf) {
         .spawn()
         .expect("the daemon");
     (Guard(child), log)
-}
-
-fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
-    assert!(status.expect("kill").success(), "kill -{name} {pid}");
 }
 
 #[test]
@@ -183,7 +177,7 @@ fn pid_file_daemon_and_termination() {
         let info =
             eventually(3, "an answer", || cli.try_ask("show info").map_err(|e| e.to_string()));
         assert!(info.contains(&format!("\nPid: {pid}\n")), "{info}");
-        signal(pid, "TERM");
+        signal(pid, Signal::TERM);
         eventually(5, "its end after SIGTERM", || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }

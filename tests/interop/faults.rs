@@ -1,20 +1,15 @@
 //! Deaths at bad moments, and neighbours that stall: nothing is lost, nobody else suffers.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::compare::{Slack, become_equal};
 use crate::config::{Config, SECTION, all_tables};
-use crate::harness::{Lab, Process, each_node, each_version, eventually, pause};
+use crate::harness::{Lab, Process, each_node, each_version, eventually, pause, signal};
 use crate::rawpeer::{FINISHED, HEARTBEAT, RESYNC_REQ, RawPeer};
 
 const ENTRIES: usize = 40_000;
-
-fn signal(process: &Process, name: &str) {
-    let status =
-        Command::new("kill").args([format!("-{name}"), process.pid().to_string()]).status();
-    assert!(status.expect("kill").success());
-}
 
 fn configs(lab: &Lab) -> (Config, Config) {
     let (hap, node) = (lab.member("hap"), lab.member("node"));
@@ -93,7 +88,7 @@ fn a_stopped_haproxy_gets_what_it_missed() {
         for (process, key) in [(&hap, "n-before"), (&node, "h-before")] {
             eventually(5, key, || process.cli().row("t_str", key).ok_or_else(|| key.to_owned()));
         }
-        signal(&hap, "STOP");
+        signal(hap.pid(), Signal::STOP);
         let begin = Instant::now();
         node.cli().must("set table t_str key n-meanwhile data.gpc0 2");
         eventually(14, "the session given up", || match node.cli().established(SECTION, "hap") {
@@ -102,7 +97,7 @@ fn a_stopped_haproxy_gets_what_it_missed() {
         });
         assert!(begin.elapsed() > Duration::from_secs(3), "given up after {:?}", begin.elapsed());
         node.cli().must("set table t_str key n-before data.gpc0 3");
-        signal(&hap, "CONT");
+        signal(hap.pid(), Signal::CONT);
         for (key, wanted) in [("n-meanwhile", 2), ("n-before", 3)] {
             eventually(20, "what was missed", || {
                 let row = hap.cli().row("t_str", key).ok_or_else(|| format!("no {key}"))?;

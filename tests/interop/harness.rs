@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::config::{Config, Member};
 use crate::stats::Cli;
 
@@ -416,4 +418,10 @@ pub fn eventually<T>(limit: u64, what: &str, check: impl Fn() -> Result<T, Strin
 /// Sleeps; in milliseconds.
 pub fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
+}
+
+/// Sends a signal to a process; one that is gone already gets none.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let _ = kill_process(pid, signal);
 }
