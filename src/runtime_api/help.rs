@@ -1,6 +1,6 @@
 //! `help [<command>]`, and what an unknown command is answered.
 //!
-//! Pure; owns the list of commands, which [`super::command::parse`] follows. Rule: HAProxy 3.2's
+//! Pure; owns the list of commands, which `command::parse` follows. Rule: HAProxy 3.2's
 //! layout (two blanks, the usage in 40 columns, `: text`), with the same three lines at the end.
 
 use crate::limits::CLI_SUGGESTIONS_MAX;

@@ -2,7 +2,7 @@
 //! everything.
 //!
 //! Owns its parts of all tables and its sessions' states. Fed by the other shards (rings), by the
-//! coordinator (a bounded channel) and by its own reader tasks. Rule: [`Shard::tick`] is the one
+//! coordinator (a bounded channel) and by its own reader tasks. Rule: `Shard::tick` is the one
 //! place where anything changes; tasks only move bytes.
 //!
 //! | file | what |
