@@ -505,3 +505,10 @@ fn blanking_keeps_lines_and_code() {
     let dense: String = blanked.chars().filter(|c| *c != ' ').collect();
     assert_eq!(dense, "leta=;\nletb=;letc:&'astr=;\n\ng(,b,);");
 }
+
+/// The README's first command is `cargo run --release`, and there are two programs.
+#[test]
+fn cargo_run_runs_the_daemon() {
+    let manifest = include_str!("../Cargo.toml");
+    assert!(manifest.lines().any(|line| line == "default-run = \"stickring\""));
+}
