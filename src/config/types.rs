@@ -198,17 +198,23 @@ pub struct StatsSocketSpec {
 
 /// How a log line is framed (runtime-api.md 4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum LogFormat {
-    // HAProxy's default: as RFC 3164, without a host name.
+    /// HAProxy's default: as RFC 3164, without a host name.
     #[default]
     Local,
+    /// RFC 3164, with a host name.
     Rfc3164,
+    /// RFC 5424.
     Rfc5424,
+    /// `<facility and level>`, then the text.
     Priority,
+    /// `<level>`, as systemd reads it, then the text.
     Short,
+    /// `<level>` and the time as ISO 8601, then the text.
     Timed,
+    /// The time as ISO 8601, then the text.
     Iso,
+    /// The text alone.
     Raw,
 }
 

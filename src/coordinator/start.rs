@@ -4,11 +4,10 @@ use super::peers::Section;
 use super::{Logger, Node, Shards, accept, cli, report};
 use crate::Millis;
 use crate::config::Config;
-use crate::engine::mesh::{MeshEnd, mesh};
+use crate::engine::mesh::mesh;
 use crate::engine::socket::{Bound, SocketError, listen};
 use crate::engine::{Clock, Doorbell, Engine, thread};
 use crate::limits::{CONTROL_SLOTS, EVENT_SLOTS, SHARDS_MAX, STOP_MS};
-use crate::shard::message::Message;
 use crate::shard::{Control, Registry, ShardEvent, ShardParams};
 use crate::table::KeyHasher;
 use std::cell::RefCell;
@@ -152,7 +151,17 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
     for (id, mesh) in mesh(shards, &bells).into_iter().enumerate() {
         let (tx, rx) = mpsc::channel(CONTROL_SLOTS);
         control.push(tx);
-        params.push(shard_params(id, mesh, rx, &setup, &registry, &bells, &events_tx, &up_to_date));
+        params.push(ShardParams {
+            id,
+            engine: setup.engine,
+            registry: registry.clone(),
+            mesh,
+            bells: bells.clone(),
+            control: rx,
+            events: events_tx.clone(),
+            updates_at_once: setup.config.max_updates_at_once,
+            up_to_date: up_to_date.clone(),
+        });
     }
     let handle = Shards { control, bells };
     let stop_ms = setup.config.hard_stop_after_ms.map_or(STOP_MS, |ms| ms.min(STOP_MS));
@@ -194,30 +203,6 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
     });
     let _ = done_rx.recv_timeout(deadline);
     Ok(code)
-}
-
-#[allow(clippy::too_many_arguments)]
-fn shard_params(
-    id: usize,
-    mesh: MeshEnd<Message>,
-    control: mpsc::Receiver<Control>,
-    setup: &Setup,
-    registry: &Arc<Registry>,
-    bells: &Arc<Vec<Doorbell>>,
-    events: &mpsc::Sender<ShardEvent>,
-    up_to_date: &Arc<Vec<AtomicBool>>,
-) -> ShardParams {
-    ShardParams {
-        id,
-        engine: setup.engine,
-        registry: registry.clone(),
-        mesh,
-        bells: bells.clone(),
-        control,
-        events: events.clone(),
-        updates_at_once: setup.config.max_updates_at_once,
-        up_to_date: up_to_date.clone(),
-    }
 }
 
 type NodeParts = (Arc<Registry>, Arc<Vec<AtomicBool>>, Shards);

@@ -122,7 +122,7 @@ impl Dialling {
         match hello::parse_status(bytes) {
             Ok(None) => Dialled::NeedMore,
             Ok(Some((code, used))) => Dialled::Status { code, used },
-            Err(()) => Dialled::Status { code: 0, used: bytes.len() },
+            Err(hello::StatusTooLong) => Dialled::Status { code: 0, used: bytes.len() },
         }
     }
 

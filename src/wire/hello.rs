@@ -185,13 +185,19 @@ pub fn encode_hello(minor: u8, to: &str, from: &str, pid: u32) -> Vec<u8> {
 /// A status line longer than this is not one; HAProxy sends four bytes.
 pub const STATUS_LINE_MAX: usize = 256;
 
+/// No line end within [`STATUS_LINE_MAX`] bytes.
+///
+/// *Effect:* the dialled connection is closed; the link tries again later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("status line longer than {STATUS_LINE_MAX} bytes")]
+pub struct StatusTooLong;
+
 /// Reads a status line. `Ok(None)`: more bytes are needed; `Some((code, n))`: the decimal number
-/// the line starts with (0 when there is none) and the line's length. `Err(())`: no line within
-/// [`STATUS_LINE_MAX`] bytes. Blanks before the number are skipped, as `atoi` does in HAProxy.
-#[allow(clippy::result_unit_err)]
-pub fn parse_status(bytes: &[u8]) -> Result<Option<(u32, usize)>, ()> {
+/// the line starts with (0 when there is none) and the line's length. Blanks before the number are
+/// skipped, as `atoi` does in HAProxy.
+pub fn parse_status(bytes: &[u8]) -> Result<Option<(u32, usize)>, StatusTooLong> {
     let Some(n) = bytes.iter().take(STATUS_LINE_MAX).position(|&b| b == b'\n') else {
-        return if bytes.len() >= STATUS_LINE_MAX { Err(()) } else { Ok(None) };
+        return if bytes.len() >= STATUS_LINE_MAX { Err(StatusTooLong) } else { Ok(None) };
     };
     let digits = bytes[..n].trim_ascii_start().iter().take_while(|b| b.is_ascii_digit());
     let code = digits.fold(0u32, |v, b| v.saturating_mul(10).saturating_add(u32::from(b - b'0')));

@@ -1,6 +1,7 @@
 use crate::limits::BUFSIZE_DEFAULT as LINE_MAX;
 use crate::wire::hello::{
-    Hello, HelloError, Printable, STATUS_LINE_MAX, Status, encode_hello, parse_hello, parse_status,
+    Hello, HelloError, Printable, STATUS_LINE_MAX, Status, StatusTooLong, encode_hello,
+    parse_hello, parse_status,
 };
 
 /// What a server called `hap` that knows `tester`, `other` and itself answers.
@@ -158,7 +159,7 @@ fn status_lines() {
         assert_eq!(parse_status(&behind), Ok(Some((*code, bytes.len()))));
     }
     assert_eq!(parse_status(&[b'2'; STATUS_LINE_MAX - 1]), Ok(None));
-    assert_eq!(parse_status(&[b'2'; STATUS_LINE_MAX]), Err(()));
+    assert_eq!(parse_status(&[b'2'; STATUS_LINE_MAX]), Err(StatusTooLong));
 }
 
 #[test]
