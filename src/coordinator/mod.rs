@@ -15,6 +15,7 @@
 //! | `commands.rs` | its commands, run across shards |
 //! | `report.rs` | what `show peers` and `show info` say |
 //! | `logger.rs` | log lines out |
+//! | `signals.rs` | signals, and how the node ends |
 //! | `start.rs` | from a configuration to running shards |
 
 mod accept;
@@ -24,6 +25,7 @@ mod dial;
 pub mod logger;
 mod peers;
 mod report;
+mod signals;
 pub mod start;
 
 pub use logger::Logger;

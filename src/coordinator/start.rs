@@ -1,14 +1,14 @@
 //! From a checked configuration to running shards, and back to an exit code.
 
 use super::peers::Section;
+use super::signals::wait_for_signals;
 use super::{Logger, Node, Shards, accept, cli, report};
-use crate::Millis;
 use crate::config::Config;
 use crate::engine::mesh::mesh;
 use crate::engine::socket::{Bound, SocketError, listen};
 use crate::engine::{Clock, Doorbell, Engine, thread};
 use crate::limits::{CONTROL_SLOTS, EVENT_SLOTS, SHARDS_MAX, STOP_MS};
-use crate::shard::{Control, Registry, ShardEvent, ShardParams};
+use crate::shard::{Registry, ShardEvent, ShardParams};
 use crate::table::KeyHasher;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 
 /// Why the node does not start.
@@ -307,67 +306,4 @@ fn listen_all(
         }
     }
     all
-}
-
-/// Ends the node on SIGTERM (143), SIGINT (130) or SIGUSR1 (0); SIGHUP logs the peers' states.
-async fn wait_for_signals(node: super::Shared, exit: std::sync::mpsc::Sender<i32>) {
-    let kinds = [
-        SignalKind::terminate(),
-        SignalKind::interrupt(),
-        SignalKind::user_defined1(),
-        SignalKind::hangup(),
-    ];
-    let mut streams = Vec::new();
-    for kind in kinds {
-        match signal(kind) {
-            Ok(stream) => streams.push(stream),
-            Err(error) => {
-                node.borrow().log.warning(&format!("cannot catch signals: {error}."));
-                return;
-            }
-        }
-    }
-    let [term, int, usr1, hup] = &mut streams[..] else { return };
-    let (code, name) = loop {
-        tokio::select! {
-            _ = term.recv() => break (143, "SIGTERM"),
-            _ = int.recv() => break (130, "SIGINT"),
-            _ = usr1.recv() => break (0, "SIGUSR1"),
-            _ = hup.recv() => node.borrow().log_states(),
-        }
-    };
-    let shards = {
-        let mut node = node.borrow_mut();
-        node.stopping = true;
-        node.log.notice(&format!("{name} received, closing all sessions and leaving."));
-        node.shards.clone()
-    };
-    // The exit code first: a shard that does not end in time must not keep the process.
-    let _ = exit.send(code);
-    for shard in (0..shards.len()).rev() {
-        let shards = shards.clone();
-        tokio::task::spawn_local(async move {
-            // A shard with a thousand commands waiting is told behind them; one that is gone has
-            // nothing to stop.
-            let _ = shards.control[shard].send(Control::Stop).await;
-            shards.bells[shard].ring();
-        });
-    }
-}
-
-impl Node {
-    /// One line a peer, as SIGHUP asks for.
-    fn log_states(&self) {
-        let now: Millis = self.clock.now();
-        for section in &self.sections {
-            for peer in section.peers.iter().filter(|p| !p.local) {
-                let state = match peer.session.and_then(|id| self.sessions.get(&id)) {
-                    Some(info) => format!("up for {} s", now.since(info.since) / 1000),
-                    None => "down".to_string(),
-                };
-                let (section, name) = (&section.name, &peer.name);
-                self.log.notice(&format!("SIGHUP received, peer {section}/{name} is {state}."));
-            }
-        }
-    }
 }

@@ -1,0 +1,69 @@
+//! See [`crate::coordinator`]: what signals do, and how the node ends.
+
+use super::{Node, Shared};
+use crate::Millis;
+use crate::shard::Control;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Ends the node on SIGTERM (143), SIGINT (130) or SIGUSR1 (0); SIGHUP logs the peers' states.
+pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender<i32>) {
+    let kinds = [
+        SignalKind::terminate(),
+        SignalKind::interrupt(),
+        SignalKind::user_defined1(),
+        SignalKind::hangup(),
+    ];
+    let mut streams = Vec::new();
+    for kind in kinds {
+        match signal(kind) {
+            Ok(stream) => streams.push(stream),
+            Err(error) => {
+                node.borrow().log.warning(&format!("cannot catch signals: {error}."));
+                return;
+            }
+        }
+    }
+    let [term, int, usr1, hup] = &mut streams[..] else { return };
+    let (code, name) = loop {
+        tokio::select! {
+            _ = term.recv() => break (143, "SIGTERM"),
+            _ = int.recv() => break (130, "SIGINT"),
+            _ = usr1.recv() => break (0, "SIGUSR1"),
+            _ = hup.recv() => node.borrow().log_states(),
+        }
+    };
+    let shards = {
+        let mut node = node.borrow_mut();
+        node.stopping = true;
+        node.log.notice(&format!("{name} received, closing all sessions and leaving."));
+        node.shards.clone()
+    };
+    // The exit code first: a shard that does not end in time must not keep the process.
+    let _ = exit.send(code);
+    for shard in (0..shards.len()).rev() {
+        let shards = shards.clone();
+        tokio::task::spawn_local(async move {
+            // A shard with a thousand commands waiting is told behind them; one that is gone has
+            // nothing to stop.
+            let _ = shards.control[shard].send(Control::Stop).await;
+            shards.bells[shard].ring();
+        });
+    }
+}
+
+impl Node {
+    /// One line a peer, as SIGHUP asks for.
+    fn log_states(&self) {
+        let now: Millis = self.clock.now();
+        for section in &self.sections {
+            for peer in section.peers.iter().filter(|p| !p.local) {
+                let state = match peer.session.and_then(|id| self.sessions.get(&id)) {
+                    Some(info) => format!("up for {} s", now.since(info.since) / 1000),
+                    None => "down".to_string(),
+                };
+                let (section, name) = (&section.name, &peer.name);
+                self.log.notice(&format!("SIGHUP received, peer {section}/{name} is {state}."));
+            }
+        }
+    }
+}
