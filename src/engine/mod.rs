@@ -3,7 +3,7 @@
 //! Owns the choice of I/O engine (io_uring through tokio-uring, or epoll where io_uring is
 //! refused). Called by `main`, [`crate::shard`] and [`crate::coordinator`]. Rule: nothing outside
 //! this module names tokio-uring, and a read future is never dropped (a forgotten read would
-//! swallow bytes).
+//! swallow bytes): reads that wait are ended by [`Stream::interrupt`], which loses none.
 
 pub mod clock;
 pub mod doorbell;

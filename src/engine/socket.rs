@@ -10,7 +10,7 @@ use crate::limits::LISTEN_BACKLOG;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use thiserror::Error;
@@ -332,4 +332,12 @@ impl Fresh {
             Fresh::Unix(stream) => stream.into_std()?.into(),
         })
     }
+}
+
+/// Another descriptor of the socket that `stream` owns.
+pub(super) fn duplicate(stream: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `stream` owns its descriptor and is borrowed during the whole call, so that it stays
+    // open; the borrowed form goes no further.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    fd.try_clone_to_owned()
 }

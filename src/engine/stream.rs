@@ -1,21 +1,32 @@
 //! One established connection's bytes, on either engine.
 //!
 //! Two tasks share a stream for its whole life: one reads, one writes. It ends by
-//! [`Stream::shutdown`], which completes the pending read with 0; nothing is ever cancelled.
+//! [`Stream::shutdown`], which completes the pending read with 0. Both can be made to stop for a
+//! while by [`Stream::interrupt`], which loses no byte; no future of theirs is ever dropped.
 
 use super::Engine;
+use super::socket::duplicate;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use io_uring::{cqueue, opcode, types};
+use rustix::io::Errno;
 use socket2::Socket;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use tokio::sync::Notify;
 use tokio_uring::buf::BoundedBuf;
 
 /// Buffers handed to one `writev`; more would only lengthen the kernel's loop.
 const IOVECS_MAX: usize = 16;
 
 /// See the module head.
-pub enum Stream {
+pub struct Stream {
+    kind: Kind,
+    /// Rung by [`Stream::interrupt`], for who waits on the epoll engine.
+    interrupted: Notify,
+}
+
+enum Kind {
     /// TCP on io_uring.
     UringTcp(tokio_uring::net::TcpStream),
     /// Unix socket on io_uring.
@@ -26,6 +37,32 @@ pub enum Stream {
     EpollUnix(tokio::net::UnixStream),
 }
 
+/// True when `error` only says that [`Stream::interrupt`] came: nothing was read or written.
+pub fn is_interrupted(error: &io::Error) -> bool {
+    let canceled = Some(Errno::CANCELED.raw_os_error());
+    error.kind() == io::ErrorKind::Interrupted || error.raw_os_error() == canceled
+}
+
+/// Tries an I/O operation of a tokio socket until it is ready or the wait is interrupted. Waiting
+/// for readiness moves no byte, so that this wait may be dropped.
+macro_rules! when_ready {
+    ($interrupted:expr, $ready:expr, $try:expr) => {
+        loop {
+            tokio::select! {
+                biased;
+                () = $interrupted.notified() => break Err(io::ErrorKind::Interrupted.into()),
+                ready = $ready => if let Err(error) = ready {
+                    break Err(error);
+                },
+            }
+            match $try {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => break result,
+            }
+        }
+    };
+}
+
 impl Stream {
     /// Takes a connected socket over, on the thread whose runtime will drive it.
     pub fn new(engine: Engine, socket: OwnedFd) -> io::Result<Stream> {
@@ -34,64 +71,70 @@ impl Stream {
         // io_uring waits by itself; on a non-blocking socket it would answer EAGAIN instead.
         socket.set_nonblocking(matches!(engine, Engine::Epoll))?;
         let fd = OwnedFd::from(socket);
-        Ok(match (engine, unix) {
+        let kind = match (engine, unix) {
             (Engine::Uring(_), false) => {
-                Stream::UringTcp(tokio_uring::net::TcpStream::from_std(fd.into()))
+                Kind::UringTcp(tokio_uring::net::TcpStream::from_std(fd.into()))
             }
             (Engine::Uring(_), true) => {
-                Stream::UringUnix(tokio_uring::net::UnixStream::from_std(fd.into()))
+                Kind::UringUnix(tokio_uring::net::UnixStream::from_std(fd.into()))
             }
-            (Engine::Epoll, false) => Stream::EpollTcp(tokio::net::TcpStream::from_std(fd.into())?),
-            (Engine::Epoll, true) => {
-                Stream::EpollUnix(tokio::net::UnixStream::from_std(fd.into())?)
-            }
-        })
+            (Engine::Epoll, false) => Kind::EpollTcp(tokio::net::TcpStream::from_std(fd.into())?),
+            (Engine::Epoll, true) => Kind::EpollUnix(tokio::net::UnixStream::from_std(fd.into())?),
+        };
+        Ok(Stream { kind, interrupted: Notify::new() })
     }
 
     /// Reads into the spare capacity of `buffer`, behind what it holds. 0 means the peer has
     /// closed. Must be awaited to its end.
     pub async fn read(&self, mut buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         let held = buffer.len();
-        match self {
-            Stream::UringTcp(stream) => {
+        match &self.kind {
+            Kind::UringTcp(stream) => {
                 let (result, slice) = stream.read(buffer.slice(held..)).await;
                 (result, slice.into_inner())
             }
-            Stream::UringUnix(stream) => {
+            Kind::UringUnix(stream) => {
                 let (result, slice) = stream.read(buffer.slice(held..)).await;
                 (result, slice.into_inner())
             }
-            Stream::EpollTcp(stream) => loop {
-                if let Err(error) = stream.readable().await {
-                    return (Err(error), buffer);
-                }
-                match stream.try_read_buf(&mut within_capacity(&mut buffer)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return (result, buffer),
-                }
-            },
-            Stream::EpollUnix(stream) => loop {
-                if let Err(error) = stream.readable().await {
-                    return (Err(error), buffer);
-                }
-                match stream.try_read_buf(&mut within_capacity(&mut buffer)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return (result, buffer),
-                }
-            },
+            Kind::EpollTcp(stream) => {
+                let result = when_ready!(
+                    self.interrupted,
+                    stream.readable(),
+                    stream.try_read_buf(&mut within_capacity(&mut buffer))
+                );
+                (result, buffer)
+            }
+            Kind::EpollUnix(stream) => {
+                let result = when_ready!(
+                    self.interrupted,
+                    stream.readable(),
+                    stream.try_read_buf(&mut within_capacity(&mut buffer))
+                );
+                (result, buffer)
+            }
         }
     }
 
-    /// Writes all of `chunks` in order, several to a `writev`.
-    pub async fn write_all(&self, mut chunks: Vec<Bytes>) -> io::Result<()> {
+    /// Writes all of `chunks` in order, several to a `writev`. Gives back what was not written,
+    /// which is nothing unless there was an error.
+    pub async fn write_all(&self, mut chunks: Vec<Bytes>) -> (io::Result<()>, Vec<Bytes>) {
         chunks.retain(|c| !c.is_empty());
         chunks.reverse();
+        let mut result = Ok(());
         while !chunks.is_empty() {
             let batch: Vec<Bytes> = chunks.iter().rev().take(IOVECS_MAX).cloned().collect();
-            let mut written = self.write_some(batch).await?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            let mut written = match self.write_some(batch).await {
+                Ok(0) => {
+                    result = Err(io::ErrorKind::WriteZero.into());
+                    break;
+                }
+                Ok(written) => written,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            };
             while let Some(chunk) = chunks.last_mut() {
                 if written < chunk.len() {
                     chunk.advance(written);
@@ -101,39 +144,89 @@ impl Stream {
                 chunks.pop();
             }
         }
-        Ok(())
+        chunks.reverse();
+        (result, chunks)
     }
 
     async fn write_some(&self, batch: Vec<Bytes>) -> io::Result<usize> {
-        match self {
-            Stream::UringTcp(stream) => stream.writev(batch).await.0,
-            Stream::UringUnix(stream) => stream.writev(batch).await.0,
-            Stream::EpollTcp(stream) => loop {
-                stream.writable().await?;
-                match stream.try_write_vectored(&slices(&batch)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return result,
-                }
-            },
-            Stream::EpollUnix(stream) => loop {
-                stream.writable().await?;
-                match stream.try_write_vectored(&slices(&batch)) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return result,
-                }
-            },
+        match &self.kind {
+            Kind::UringTcp(stream) => stream.writev(batch).await.0,
+            Kind::UringUnix(stream) => stream.writev(batch).await.0,
+            Kind::EpollTcp(stream) => when_ready!(
+                self.interrupted,
+                stream.writable(),
+                stream.try_write_vectored(&slices(&batch))
+            ),
+            Kind::EpollUnix(stream) => when_ready!(
+                self.interrupted,
+                stream.writable(),
+                stream.try_write_vectored(&slices(&batch))
+            ),
+        }
+    }
+
+    /// Ends the read and the write that wait now, with an error that [`is_interrupted`] knows or
+    /// with the bytes that had moved already: none is lost. One that is just being begun may be
+    /// missed, so repeat this until the tasks have stopped.
+    ///
+    /// # Errors
+    /// The kernel cannot (Linux before 5.19 with io_uring); everything goes on.
+    pub async fn interrupt(&self) -> io::Result<()> {
+        match &self.kind {
+            Kind::UringTcp(stream) => cancel(stream.as_raw_fd()).await,
+            Kind::UringUnix(stream) => cancel(stream.as_raw_fd()).await,
+            Kind::EpollTcp(_) | Kind::EpollUnix(_) => {
+                self.interrupted.notify_waiters();
+                Ok(())
+            }
+        }
+    }
+
+    /// Another descriptor of the same socket, to be given to another process.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.kind {
+            Kind::UringTcp(stream) => duplicate(stream),
+            Kind::UringUnix(stream) => duplicate(stream),
+            Kind::EpollTcp(stream) => duplicate(stream),
+            Kind::EpollUnix(stream) => duplicate(stream),
         }
     }
 
     /// Ends both directions. Pending reads complete with 0, pending writes with an error.
     pub fn shutdown(&self) {
         // An error means that the connection is gone already, which is what was wanted.
-        let _ = match self {
-            Stream::UringTcp(stream) => stream.shutdown(Shutdown::Both),
-            Stream::UringUnix(stream) => stream.shutdown(Shutdown::Both),
-            Stream::EpollTcp(stream) => shutdown_fd(stream),
-            Stream::EpollUnix(stream) => shutdown_fd(stream),
+        let _ = match &self.kind {
+            Kind::UringTcp(stream) => stream.shutdown(Shutdown::Both),
+            Kind::UringUnix(stream) => stream.shutdown(Shutdown::Both),
+            Kind::EpollTcp(stream) => shutdown_fd(stream),
+            Kind::EpollUnix(stream) => shutdown_fd(stream),
         };
+    }
+}
+
+/// Cancels what this thread's ring does on a descriptor. The request goes through the same queue as
+/// the reads and writes, so it finds all that were queued before it. A socket's read is either
+/// still waiting for data (then it ends with ECANCELED and has taken none) or has taken some (then
+/// it ends with them): the kernel never does half of each.
+async fn cancel(fd: RawFd) -> io::Result<()> {
+    struct Answer;
+    impl tokio_uring::OneshotOutputTransform for Answer {
+        type Output = i32;
+        type StoredData = ();
+        fn transform_oneshot_output(self, (): (), cqe: cqueue::Entry) -> i32 {
+            cqe.result()
+        }
+    }
+    let what = types::CancelBuilder::fd(types::Fd(fd)).all();
+    let request = opcode::AsyncCancel2::new(what).build();
+    let answer = tokio_uring::UnsubmittedOneshot::new((), Answer, request).submit().await;
+    if answer >= 0 {
+        return Ok(());
+    }
+    match Errno::from_raw_os_error(answer.saturating_neg()) {
+        // Nothing found, or found in the middle of its work: it will be looked for again.
+        Errno::NOENT | Errno::ALREADY => Ok(()),
+        errno => Err(errno.into()),
     }
 }
 
@@ -200,7 +293,8 @@ mod tests {
                 peer.read_to_end(&mut all).unwrap();
                 all
             });
-            stream.write_all(chunks).await.unwrap();
+            let (result, rest) = stream.write_all(chunks).await;
+            assert!(result.is_ok() && rest.is_empty());
             stream.shutdown();
             let all = reader.join().unwrap();
             assert_eq!(all.len(), 1_000_000);
@@ -220,6 +314,57 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             stream.shutdown();
             assert_eq!(read.await.unwrap().unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn an_interrupted_read_and_write_lose_nothing() {
+        on_each_engine(|engine| async move {
+            let (mut peer, stream) = pair(engine);
+            let stream = std::rc::Rc::new(stream);
+            let reading = stream.clone();
+            let read = tokio::task::spawn_local(async move {
+                let mut buffer = BytesMut::with_capacity(64);
+                buffer.extend_from_slice(b"held");
+                reading.read(buffer).await
+            });
+            let writing = stream.clone();
+            let write = tokio::task::spawn_local(async move {
+                // More than the socket takes: it waits in the middle.
+                writing.write_all(vec![Bytes::from(vec![7; 1_000_000]); 8]).await
+            });
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            stream.interrupt().await.unwrap();
+            let (result, buffer) = read.await.unwrap();
+            assert!(is_interrupted(&result.unwrap_err()));
+            assert_eq!(&buffer[..], b"held");
+            let (result, rest) = write.await.unwrap();
+            assert!(is_interrupted(&result.unwrap_err()));
+            let left: usize = rest.iter().map(Bytes::len).sum();
+            assert!(left > 0 && left < 8_000_000);
+            // The very next byte is for the next read, and exactly what is left was not written.
+            peer.write_all(b"x").unwrap();
+            let (result, buffer) = stream.read(buffer).await;
+            assert_eq!((result.unwrap(), &buffer[..]), (1, &b"heldx"[..]));
+            let reader = std::thread::spawn(move || {
+                let mut all = Vec::new();
+                peer.read_to_end(&mut all).unwrap();
+                all.len()
+            });
+            stream.shutdown();
+            assert_eq!(reader.join().unwrap() + left, 8_000_000);
+        });
+    }
+
+    #[test]
+    fn a_duplicate_goes_on_when_the_first_is_closed() {
+        on_each_engine(|engine| async move {
+            let (mut peer, stream) = pair(engine);
+            let copy = Stream::new(engine, stream.duplicate().unwrap()).unwrap();
+            drop(stream);
+            peer.write_all(b"still").unwrap();
+            let (result, buffer) = copy.read(BytesMut::with_capacity(16)).await;
+            assert_eq!((result.unwrap(), &buffer[..]), (5, &b"still"[..]));
         });
     }
 }

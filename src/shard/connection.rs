@@ -3,15 +3,18 @@
 //!
 //! The reader gives each buffer it has filled to the tick and reads on when it gets one back: not
 //! giving it back is how a session is held up (TCP then holds up the peer). The writer writes what
-//! the tick has queued, several buffers a `writev`. Neither is ever cancelled: [`ConnIo::close`]
-//! ends both.
+//! the tick has queued, several buffers a `writev`. Neither is ever dropped: [`ConnIo::close`] ends
+//! both, [`ConnIo::freeze`] stops both between two bytes, for a hand-over to another process.
 
 use super::message::CreditKind;
-use crate::engine::{Doorbell, Stream};
+use crate::engine::stream::is_interrupted;
+use crate::engine::{Doorbell, Engine, Stream, breathe};
 use crate::limits::{READ_CHUNK, WRITE_BATCH_MAX};
 use bytes::{Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -49,7 +52,7 @@ impl LocalBell {
 }
 
 /// Something to write, in order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Tx {
     /// Bytes.
     Bytes(Bytes),
@@ -78,9 +81,25 @@ struct Outbound {
     ended: bool,
 }
 
+/// A connection's bytes on our side of the socket, while both tasks stand still.
+pub struct Halted {
+    /// Received and not taken by the session, or the beginning of a message.
+    pub received: BytesMut,
+    /// Not written yet, in order.
+    pub queue: VecDeque<Tx>,
+    /// Credits of what was written, not taken yet.
+    pub credits: Vec<(usize, CreditKind)>,
+}
+
 /// See the module head.
 pub struct ConnIo {
     stream: Stream,
+    /// Neither task begins anything.
+    frozen: Cell<bool>,
+    /// The reader is in the kernel's hands.
+    reading: Cell<bool>,
+    /// The writer is.
+    writing: Cell<bool>,
     bell: LocalBell,
     inbound: RefCell<Inbound>,
     outbound: RefCell<Outbound>,
@@ -91,14 +110,30 @@ pub struct ConnIo {
 impl ConnIo {
     /// Starts both tasks on this thread. `leftover` was read behind the handshake.
     pub fn start(stream: Stream, leftover: &[u8], bell: LocalBell) -> Rc<ConnIo> {
-        let mut buffer = BytesMut::with_capacity(READ_CHUNK);
-        buffer.extend_from_slice(leftover);
+        ConnIo::resume(stream, leftover, VecDeque::new(), bell)
+    }
+
+    /// Starts both tasks where another process has stopped: with what it had `received` and not
+    /// taken, and what it had not written.
+    pub fn resume(
+        stream: Stream,
+        received: &[u8],
+        queue: VecDeque<Tx>,
+        bell: LocalBell,
+    ) -> Rc<ConnIo> {
+        let mut buffer = BytesMut::with_capacity(READ_CHUNK + received.len());
+        buffer.extend_from_slice(received);
         let inbound = Inbound { filled: Some(buffer), ..Inbound::default() };
+        let queued_bytes = queue.iter().map(Tx::len).sum();
+        let outbound = Outbound { queue, queued_bytes, ..Outbound::default() };
         let io = Rc::new(ConnIo {
             stream,
+            frozen: Cell::new(false),
+            reading: Cell::new(false),
+            writing: Cell::new(false),
             bell,
             inbound: RefCell::new(inbound),
-            outbound: RefCell::default(),
+            outbound: RefCell::new(outbound),
             may_read: Notify::new(),
             may_write: Notify::new(),
         });
@@ -158,6 +193,59 @@ impl ConnIo {
         self.stream.shutdown();
         self.may_read.notify_one();
     }
+
+    /// Has both tasks stop between two bytes, and waits until they have. The peer notices nothing
+    /// but silence.
+    ///
+    /// # Errors
+    /// The kernel cannot interrupt a read. The tasks go on once [`ConnIo::thaw`] is called.
+    pub async fn freeze(&self, engine: Engine) -> io::Result<()> {
+        self.frozen.set(true);
+        while self.frozen.get() && (self.reading.get() || self.writing.get()) {
+            self.stream.interrupt().await?;
+            breathe(engine).await;
+        }
+        Ok(())
+    }
+
+    /// True when neither task holds any bytes.
+    pub fn is_halted(&self) -> bool {
+        self.frozen.get() && !self.reading.get() && !self.writing.get()
+    }
+
+    /// Lets both tasks go on where they stopped.
+    pub fn thaw(&self) {
+        self.frozen.set(false);
+        self.may_read.notify_one();
+        self.may_write.notify_one();
+    }
+
+    /// Another descriptor of the socket.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.stream.duplicate()
+    }
+
+    /// Everything between the socket and the session, copied. `held` is the buffer the tick keeps,
+    /// if it does. To be called while [`ConnIo::is_halted`].
+    pub fn halted(&self, held: Option<&BytesMut>) -> Halted {
+        let inbound = self.inbound.borrow();
+        let received = held.or(inbound.filled.as_ref()).or(inbound.empty.as_ref());
+        let outbound = self.outbound.borrow();
+        Halted {
+            received: received.cloned().unwrap_or_default(),
+            queue: outbound.queue.iter().cloned().collect(),
+            credits: outbound.credits.clone(),
+        }
+    }
+}
+
+impl Tx {
+    fn len(&self) -> usize {
+        match self {
+            Tx::Bytes(bytes) => bytes.len(),
+            Tx::Credit(..) => 0,
+        }
+    }
 }
 
 async fn read_loop(io: Rc<ConnIo>) {
@@ -166,14 +254,22 @@ async fn read_loop(io: Rc<ConnIo>) {
             if io.outbound.borrow().ended {
                 break None;
             }
-            if let Some(buffer) = io.inbound.borrow_mut().empty.take() {
+            if !io.frozen.get()
+                && let Some(buffer) = io.inbound.borrow_mut().empty.take()
+            {
                 break Some(buffer);
             }
             io.may_read.notified().await;
         };
         let Some(buffer) = buffer else { break "closed".to_string() };
+        io.reading.set(true);
         let (result, buffer) = io.stream.read(buffer).await;
+        io.reading.set(false);
         match result {
+            Err(error) if is_interrupted(&error) => {
+                io.inbound.borrow_mut().empty = Some(buffer);
+                continue;
+            }
             Ok(0) => break "closed by the peer".to_string(),
             Ok(_) => io.inbound.borrow_mut().filled = Some(buffer),
             Err(error) => break format!("read: {error}"),
@@ -186,11 +282,23 @@ async fn read_loop(io: Rc<ConnIo>) {
 
 async fn write_loop(io: Rc<ConnIo>) {
     loop {
+        if io.frozen.get() && !io.outbound.borrow().closing {
+            io.may_write.notified().await;
+            continue;
+        }
         let (chunks, credits, bytes) = next_write(&mut io.outbound.borrow_mut());
         if !chunks.is_empty() {
-            if io.stream.write_all(chunks).await.is_err() {
+            io.writing.set(true);
+            let (result, rest) = io.stream.write_all(chunks).await;
+            io.writing.set(false);
+            match result {
+                Err(error) if is_interrupted(&error) => {
+                    put_back(&mut io.outbound.borrow_mut(), rest, credits, bytes);
+                    continue;
+                }
                 // The reader will see why, or the peer has closed both ways.
-                break;
+                Err(_) => break,
+                Ok(()) => {}
             }
         } else if credits.is_empty() {
             if io.outbound.borrow().closing {
@@ -226,4 +334,19 @@ fn next_write(outbound: &mut Outbound) -> Write {
         }
     }
     (chunks, credits, bytes)
+}
+
+/// What was not written of a part of `bytes` bytes goes back to where it was taken from.
+fn put_back(
+    outbound: &mut Outbound,
+    rest: Vec<Bytes>,
+    credits: Vec<(usize, CreditKind)>,
+    bytes: usize,
+) {
+    let left: usize = rest.iter().map(Bytes::len).sum();
+    outbound.queued_bytes = outbound.queued_bytes.saturating_sub(bytes - left);
+    let credits = credits.into_iter().map(|(shard, kind)| Tx::Credit(shard, kind));
+    for tx in rest.into_iter().map(Tx::Bytes).chain(credits).rev() {
+        outbound.queue.push_front(tx);
+    }
 }
