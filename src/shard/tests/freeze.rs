@@ -24,7 +24,7 @@ const PERIOD: u64 = 251 * 241;
 fn stretch(from: u64, len: usize) -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     let byte = |p: u64| (p % 251) as u8 ^ (p % PERIOD / 251) as u8;
-    let bytes = BYTES.get_or_init(|| (0..PERIOD + 1_000_000).map(byte).collect());
+    let bytes = BYTES.get_or_init(|| (0..PERIOD + 8_000_000).map(byte).collect());
     &bytes[(from % PERIOD) as usize..][..len]
 }
 
@@ -51,7 +51,7 @@ where
             if n == 0 {
                 return (writer.join().unwrap(), got);
             }
-            assert!(buffer[..n] == stretch(got, n), "sent wrongly behind {got}");
+            assert!(buffer[..n] == *stretch(got, n), "sent wrongly behind {got}");
             got += n as u64;
         }
     })
@@ -74,7 +74,7 @@ impl Ours {
             // Like a session that has the beginning of a message left.
             let left = (self.random.below(40) as usize).min(buffer.len());
             let taken = buffer.len() - left;
-            assert!(buffer[..taken] == stretch(self.received, taken), "at {}", self.received);
+            assert!(buffer[..taken] == *stretch(self.received, taken), "at {}", self.received);
             self.received += taken as u64;
             buffer.advance(taken);
             self.io.give_back(buffer);
@@ -131,7 +131,7 @@ async fn cycles(engine: Engine, fd: OwnedFd, stop: Arc<AtomicBool>) -> (u64, u64
         let before = (ours.received, ours.io.queued_bytes(), ours.credits);
         if let Some(buffer) = ours.io.take_filled() {
             let n = buffer.len();
-            assert!(buffer[..] == stretch(ours.received, n));
+            assert!(buffer[..] == *stretch(ours.received, n));
             ours.received += n as u64;
             ours.io.give_back(BytesMut::new());
         }
