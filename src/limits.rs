@@ -115,6 +115,8 @@ pub const EVENT_SLOTS: usize = 4_096;
 
 /// A shard whose events had no room tries again after this long.
 pub const EVENT_RETRY_MS: u64 = 10;
+/// Told to stop, the node tells sessions that are still there again after this long.
+pub const STOP_AGAIN_MS: u64 = 100;
 /// A session that has ended has this long to write its last words: the peer may not be reading.
 pub const LAST_WORDS_MS: u64 = 1_000;
 

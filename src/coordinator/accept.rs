@@ -12,11 +12,16 @@ use tokio::sync::Notify;
 
 /// Accepts for `section` for ever.
 pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
+    let mut closing = node.borrow().closing.subscribe();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closing.changed() => break,
+        };
+        match accepted {
             Ok((fresh, origin)) => {
                 if node.borrow().stopping {
-                    return;
+                    break;
                 }
                 let refused = node.borrow().too_many(section);
                 if let Some(why) = refused {
@@ -36,6 +41,11 @@ pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
             }
         }
     }
+    // Nobody reaches us from here on: what is still in the queue comes again to our successor.
+    drop(listener);
+    let mut node = node.borrow_mut();
+    node.peer_listeners -= 1;
+    node.poke.notify_one();
 }
 
 async fn serve(node: Shared, section: usize, fresh: Fresh, origin: Origin, cut: Rc<Notify>) {
@@ -88,6 +98,9 @@ async fn hello(
         }
     };
     node.borrow_mut().end_hello(cut);
+    if node.borrow().stopping {
+        return Err("stopping".to_string());
+    }
     let now = clock.now();
     let admitted = node.borrow_mut().admit(section, &hello.from, hello.minor, origin, now);
     match admitted {

@@ -7,7 +7,9 @@ use crate::limits::{ACCEPT_PAUSE_MS, CLI_READ};
 use crate::runtime_api::{Action, CliConn, Facts, Tables};
 use crate::shard::{Registry, Table};
 use crate::table::TableSpec;
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +77,10 @@ async fn converse(
         while let Some(action) = client.conn.poll(clock.now(), &tables) {
             match action {
                 Action::Write(bytes) => client.write(&bytes).await?,
-                Action::Run(command) => commands::run(node, &mut client, command).await?,
+                Action::Run(command) => {
+                    let _busy = Busy::new(node.borrow().commands.clone());
+                    commands::run(node, &mut client, command).await?;
+                }
                 Action::Set(sets) => {
                     let replies = commands::set_tables(node, sets).await;
                     client.conn.handle_sets(&replies, clock.now());
@@ -92,6 +97,23 @@ async fn converse(
             Ok(Ok(_)) => client.conn.handle_bytes(&bytes, clock.now()),
             Ok(Err(error)) => return Err(error),
         }
+    }
+}
+
+/// A command under way, counted for as long as this lives.
+pub struct Busy(Rc<Cell<usize>>);
+
+impl Busy {
+    /// One more of these.
+    pub fn new(count: Rc<Cell<usize>>) -> Busy {
+        count.set(count.get() + 1);
+        Busy(count)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

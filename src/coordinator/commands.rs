@@ -3,7 +3,7 @@
 //! A dump is made of pieces: each shard is asked for one at a time and the client has taken it
 //! before the next is made, so that no client makes a shard work ahead of it.
 
-use super::cli::{Client, Snapshot};
+use super::cli::{Busy, Client, Snapshot};
 use super::{Shared, report};
 use crate::limits::{CHUNK_BYTES, TICK_ROWS};
 use crate::runtime_api::clear_table::{ClearTable, Progress};
@@ -163,9 +163,19 @@ async fn show_table(node: &Shared, client: &mut Client, query: Query) -> io::Res
     Ok(())
 }
 
+/// A change of tables begins, unless they are on their way to our successor: that waits for those
+/// which have begun.
+fn begin_write(node: &Shared) -> Option<Busy> {
+    let node = node.borrow();
+    (!node.stopping).then(|| Busy::new(node.writes.clone()))
+}
+
 /// `set table` commands of one line, each on the shard that owns its key, one turn a shard for all.
 pub async fn set_tables(node: &Shared, sets: Vec<SetTable>) -> Vec<Result<(), CliError>> {
     let (shards, registry) = (node.borrow().shards.clone(), node.borrow().registry.clone());
+    let Some(_busy) = begin_write(node) else {
+        return sets.iter().map(|_| Err(CliError::Stopping)).collect();
+    };
     let mut replies: Vec<Result<(), CliError>> = sets.iter().map(|_| Ok(())).collect();
     let mut jobs: Vec<Vec<(usize, Arc<Table>, SetTable)>> = vec![Vec::new(); shards.len()];
     for (i, set) in sets.into_iter().enumerate() {
@@ -212,6 +222,7 @@ fn set_one(
 
 async fn clear_table(node: &Shared, command: ClearTable) -> Result<(), CliError> {
     let table = table(node, command.table)?;
+    let _busy = begin_write(node).ok_or(CliError::Stopping)?;
     let (shards, command) = (node.borrow().shards.clone(), Arc::new(command));
     let mut gone = 0;
     for shard in 0..shards.len() {

@@ -11,6 +11,7 @@
 //! | `peers.rs` | sections, peers, which session counts, logs about them |
 //! | `accept.rs` | connections in, and their hello |
 //! | `dial.rs` | connections out |
+//! | `handover.rs` | the tables' way from an old process to a new one |
 //! | `cli.rs` | the stats socket's connections |
 //! | `commands.rs` | its commands, run across shards |
 //! | `report.rs` | what `show peers` and `show info` say |
@@ -22,6 +23,7 @@ mod accept;
 mod cli;
 mod commands;
 mod dial;
+mod handover;
 pub mod logger;
 mod peers;
 mod report;
@@ -34,9 +36,10 @@ pub use start::{StartError, start};
 use crate::Millis;
 use crate::config::Config;
 use crate::engine::{Clock, Doorbell, Engine};
+use crate::observe::handover::HandoverNumbers;
 use crate::shard::{Control, Registry, SessionId, Shard, ShardEvent};
 use peers::Section;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,6 +74,20 @@ pub struct Node {
     /// Wakes the main loop: a link or a section may have something due earlier.
     poke: Rc<Notify>,
     stopping: bool,
+    /// SIGUSR1 came.
+    soft_stop: Option<handover::SoftStop>,
+    /// Rung when the soft stop is over.
+    over: Rc<Notify>,
+    /// By section: updates of remotes wait for the old process's lesson. Read by shards.
+    waits: Arc<Vec<AtomicBool>>,
+    /// The last hand-over, from or to another process.
+    handover: HandoverNumbers,
+    closing: tokio::sync::watch::Sender<bool>,
+    /// Listening sockets of peers sections that are open.
+    peer_listeners: usize,
+    /// Commands of the stats sockets under way, and those of them that change tables.
+    commands: Rc<Cell<usize>>,
+    writes: Rc<Cell<usize>>,
 }
 
 type Shared = Rc<RefCell<Node>>;
@@ -128,7 +145,11 @@ pub async fn run(node: Shared, mut events: mpsc::Receiver<ShardEvent>) {
         let wait = {
             let mut node = node.borrow_mut();
             let now = clock.now();
-            node.run_sections(now);
+            if node.stopping {
+                node.run_soft_stop(now);
+            } else {
+                node.run_sections(now);
+            }
             node.next_deadline().map(|at| at.since(clock.now()))
         };
         Node::start_dials(&node);

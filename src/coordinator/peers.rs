@@ -1,10 +1,12 @@
 //! Sections and their peers: who is admitted, which session counts, what is said about it.
 
+use super::handover::Leaving;
 use super::{Node, report};
 use crate::Millis;
 use crate::config::{Address, PeersSection};
 use crate::engine::socket::{Fresh, Origin};
 use crate::limits::DYNAMIC_PEERS_MAX;
+use crate::observe::handover::{HandoverNumbers, Outcome};
 use crate::observe::log::Level;
 use crate::resync::Section as Brain;
 use crate::resync::section::{Action, SessionUp};
@@ -33,6 +35,10 @@ pub struct Section {
     pub task_calls: u64,
     /// Most sessions at once.
     pub sessions_max: u64,
+    /// We are the old process.
+    pub leaving: Option<Leaving>,
+    /// What an old process has taught us.
+    pub taken: HandoverNumbers,
 }
 
 /// One peer of a section.
@@ -148,6 +154,8 @@ impl Section {
             changed_ms: wall_ms,
             task_calls: 0,
             sessions_max: 0,
+            leaving: None,
+            taken: HandoverNumbers::default(),
         }
     }
 }
@@ -239,7 +247,7 @@ impl Node {
         now: Millis,
     ) {
         let entry = &mut self.sections[section].peers[peer];
-        if !entry.link.counts(new.ticket) || self.stopping && !entry.local {
+        if !entry.link.counts(new.ticket) || self.stopping && !new.teach {
             return;
         }
         if entry.session.is_some() {
@@ -256,7 +264,10 @@ impl Node {
         let entry = &mut self.sections[section].peers[peer];
         let socket = match new.fresh.into_fd() {
             Ok(socket) => socket,
-            Err(_) => return entry.link.down(new.ticket, Down::Lost, now),
+            Err(_) => {
+                entry.link.down(new.ticket, Down::Lost, now);
+                return self.successor_down(section, now);
+            }
         };
         let shards = self.sections[section].shards;
         let entry = &mut self.sections[section].peers[peer];
@@ -281,7 +292,8 @@ impl Node {
             if let Control::Open(open) = control {
                 entry.ledger = Some(open.ledger);
             }
-            return entry.link.down(new.ticket, Down::Lost, now);
+            entry.link.down(new.ticket, Down::Lost, now);
+            return self.successor_down(section, now);
         }
         entry.session = Some(id);
         let how = match (&entry.origin, &entry.address, new.accepted) {
@@ -294,7 +306,9 @@ impl Node {
             "Peer {}/{} is UP ({how}, protocol 2.{}).",
             self.sections[section].name, self.sections[section].peers[peer].name, new.minor
         );
-        self.sections[section].brain.session_up(up, now);
+        if !self.stopping {
+            self.sections[section].brain.session_up(up, now);
+        }
         let info = SessionInfo { section, peer, ticket: new.ticket, shard, since: now };
         self.sessions.insert(id, info);
         let sessions = self.sessions.values().filter(|s| s.section == section).count() as u64;
@@ -332,7 +346,13 @@ impl Node {
     }
 
     fn run_section(&mut self, section: usize, now: Millis) {
+        if self.stopping {
+            return;
+        }
         self.sections[section].task_calls += 1;
+        if !self.sections[section].brain.holds_remotes() {
+            self.release(section);
+        }
         while let Some(action) = self.sections[section].brain.poll_action() {
             let name = self.sections[section].name.clone();
             match action {
@@ -365,17 +385,17 @@ impl Node {
         let links = self.sections.iter().flat_map(|s| &s.peers);
         let dials = links.filter(|p| p.address.is_some()).filter_map(|p| p.link.poll_timeout());
         if self.stopping {
-            return None;
+            return self.soft_stop_deadline();
         }
         brains.chain(dials).min()
     }
 
     /// Peers to dial now: (section, peer, dial).
     pub(super) fn due_dials(&mut self, now: Millis) -> Vec<(usize, usize, Dial)> {
-        let mut due = Vec::new();
         if self.stopping {
-            return due;
+            return self.due_successors(now);
         }
+        let mut due = Vec::new();
         for (s, section) in self.sections.iter_mut().enumerate() {
             for (p, peer) in section.peers.iter_mut().enumerate() {
                 if peer.address.is_some()
@@ -407,16 +427,20 @@ impl Node {
                 );
                 self.totals.lessons_learned += 1;
                 self.log_section(info.section, Level::Notice, &text);
+                if self.sections[info.section].peers[info.peer].local {
+                    let outcome = if finished { Outcome::Finished } else { Outcome::Partial };
+                    self.taken_over(info.section, outcome, updates, duration_ms);
+                }
                 self.sections[info.section].brain.lesson_end(id, finished, now);
                 self.run_section(info.section, now);
             }
             ShardEvent::Teaching(id) => {
                 let Some((info, name)) = self.named(id) else { return };
-                self.log_section(
-                    info.section,
-                    Level::Notice,
-                    &format!("Teaching {name}: it asked for a lesson."),
-                );
+                let text = match &self.sections[info.section].leaving {
+                    Some(_) => format!("Teaching {name}: it is our successor."),
+                    None => format!("Teaching {name}: it asked for a lesson."),
+                };
+                self.log_section(info.section, Level::Notice, &text);
             }
             ShardEvent::Taught { id, finished, entries, duration_ms } => {
                 let Some((info, name)) = self.named(id) else { return };
@@ -427,6 +451,7 @@ impl Node {
                 );
                 self.totals.lessons_taught += 1;
                 self.log_section(info.section, Level::Notice, &text);
+                self.handed_over(info.section, finished, entries, now);
             }
             ShardEvent::Refused { id, name, refusal } => {
                 let Some((info, peer)) = self.named(id) else { return };
@@ -472,15 +497,20 @@ impl Node {
         peer.session = None;
         peer.ledger = Some(ledger);
         peer.past.add(counters);
+        let (local, stopping) = (peer.local, self.stopping);
         let replaced = !peer.link.counts(info.ticket);
         peer.link.down(info.ticket, down, now);
         let waiting = peer.waiting.take();
         let why = match close {
             Some(reason) => reason.to_string(),
             None if replaced => "replaced by a newer connection".to_string(),
+            None if stopping && !local => "stopping".to_string(),
             None => socket.to_string(),
         };
-        let level = if replaced { Level::Notice } else { Level::Warning };
+        let level = if replaced || stopping { Level::Notice } else { Level::Warning };
+        if local {
+            self.successor_down(info.section, now);
+        }
         self.log_section(info.section, level, &format!("Peer {name} is DOWN ({why})."));
         if let Some(new) = waiting {
             self.established(info.section, info.peer, *new, now);

@@ -447,6 +447,7 @@ pub async fn info(node: &Shared) -> NodeInfo {
         lessons: [node.totals.lessons_learned, node.totals.lessons_taught],
         protocol_errors: node.totals.errors_total,
         tick_us: ticks,
+        handover: node.handover.clone(),
         ..NodeInfo::default()
     }
 }

@@ -5,7 +5,8 @@ use crate::Millis;
 use crate::shard::Control;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Ends the node on SIGTERM (143), SIGINT (130) or SIGUSR1 (0); SIGHUP logs the peers' states.
+/// Ends the node on SIGTERM (143), SIGINT (130), or when the soft stop that SIGUSR1 begins is over
+/// (0); SIGHUP logs the peers' states.
 pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender<i32>) {
     let kinds = [
         SignalKind::terminate(),
@@ -24,18 +25,26 @@ pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender
         }
     }
     let [term, int, usr1, hup] = &mut streams[..] else { return };
+    let over = node.borrow().over.clone();
     let (code, name) = loop {
         tokio::select! {
-            _ = term.recv() => break (143, "SIGTERM"),
-            _ = int.recv() => break (130, "SIGINT"),
-            _ = usr1.recv() => break (0, "SIGUSR1"),
+            _ = term.recv() => break (143, Some("SIGTERM")),
+            _ = int.recv() => break (130, Some("SIGINT")),
+            _ = usr1.recv() => {
+                let mut node = node.borrow_mut();
+                let now = node.clock.now();
+                node.soft_stop(now);
+            }
+            () = over.notified() => break (0, None),
             _ = hup.recv() => node.borrow().log_states(),
         }
     };
     let shards = {
         let mut node = node.borrow_mut();
         node.stopping = true;
-        node.log.notice(&format!("{name} received, closing all sessions and leaving."));
+        if let Some(name) = name {
+            node.log.notice(&format!("{name} received, closing all sessions and leaving."));
+        }
         node.shards.clone()
     };
     // The exit code first: a shard that does not end in time must not keep the process.

@@ -8,13 +8,14 @@ use crate::engine::mesh::mesh;
 use crate::engine::socket::{Bound, SocketError, listen};
 use crate::engine::{Clock, Doorbell, Engine, thread};
 use crate::limits::{CONTROL_SLOTS, EVENT_SLOTS, SHARDS_MAX, STOP_MS};
+use crate::observe::handover::HandoverNumbers;
 use crate::shard::{Registry, ShardEvent, ShardParams};
 use crate::table::KeyHasher;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
@@ -144,6 +145,8 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
     let sections = setup.config.peers.len();
     let up_to_date: Arc<Vec<AtomicBool>> =
         Arc::new((0..sections).map(|_| AtomicBool::new(false)).collect());
+    let waits: Arc<Vec<AtomicBool>> =
+        Arc::new((0..sections).map(|_| AtomicBool::new(false)).collect());
     let bells: Arc<Vec<Doorbell>> = Arc::new((0..shards).map(|_| Doorbell::default()).collect());
     let (events_tx, events_rx) = mpsc::channel(EVENT_SLOTS);
     let (mut control, mut params) = (Vec::new(), Vec::new());
@@ -160,6 +163,7 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
             events: events_tx.clone(),
             updates_at_once: setup.config.max_updates_at_once,
             up_to_date: up_to_date.clone(),
+            waits: waits.clone(),
         });
     }
     let handle = Shards { control, bells };
@@ -168,7 +172,7 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
     let (exit_tx, exit_rx) = std::sync::mpsc::channel();
     let engine = setup.engine;
     let mut threads = Vec::new();
-    let parts = (registry, up_to_date, handle);
+    let parts = (registry, up_to_date, waits, handle);
     let mut first = Some((setup, parts, events_rx, exit_tx, ready));
     for (id, params) in params.into_iter().enumerate() {
         let report = report_tx.clone();
@@ -204,13 +208,14 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
     Ok(code)
 }
 
-type NodeParts = (Arc<Registry>, Arc<Vec<AtomicBool>>, Shards);
+type Flags = Arc<Vec<AtomicBool>>;
+type NodeParts = (Arc<Registry>, Flags, Flags, Shards);
 
 /// Shard 0's thread: a shard like the others, and the coordinator beside it.
 async fn shard_zero(
     params: ShardParams,
     setup: Setup,
-    (registry, up_to_date, shards): NodeParts,
+    (registry, up_to_date, waits, shards): NodeParts,
     events: mpsc::Receiver<ShardEvent>,
     note: Option<String>,
     ready: impl FnOnce(),
@@ -247,8 +252,19 @@ async fn shard_zero(
         log: log.clone(),
         poke: Rc::new(Notify::new()),
         stopping: false,
+        soft_stop: None,
+        over: Rc::new(Notify::new()),
+        waits,
+        handover: HandoverNumbers::default(),
+        closing: tokio::sync::watch::Sender::new(false),
+        peer_listeners: 0,
+        commands: Rc::default(),
+        writes: Rc::default(),
         config: config.clone(),
     };
+    for (section, waits) in node.sections.iter().zip(node.waits.iter()) {
+        waits.store(section.brain.holds_remotes(), Ordering::Relaxed);
+    }
     let node = Rc::new(RefCell::new(node));
     if let Some(note) = note {
         log.notice(&format!("{note}."));
@@ -279,6 +295,7 @@ fn listen_all(
         match bound.into_listener() {
             Ok(listener) => {
                 log.notice(&format!("Peers section {name} listens on {address}."));
+                node.borrow_mut().peer_listeners += 1;
                 tokio::task::spawn_local(accept::accept_loop(node.clone(), section, listener));
             }
             Err(error) => {

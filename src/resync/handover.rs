@@ -3,7 +3,7 @@
 //! Dials our own peer address, where the successor listens by now, and has the session teach.
 //! Unlike HAProxy it does so even when the section is not up to date (the lesson then ends with
 //! PARTIAL), and it does not give up at the first refused connection: the successor may still be
-//! binding.
+//! binding. Told to stop once more, it looks for the newer successor for another 5 s.
 
 use crate::limits::{HANDOVER_MS, HANDOVER_RETRY_MS};
 use crate::time::Millis;
@@ -40,6 +40,20 @@ impl Handover {
     /// Begins: we were told to stop.
     pub fn new(now: Millis) -> Handover {
         Handover { state: State::Waiting(now), deadline: now.plus(HANDOVER_MS) }
+    }
+
+    /// We were told to stop once more: another successor has come, look for it at once. (A reload
+    /// names all processes there are, and so the ones that are stopping already.)
+    pub fn look_again(&mut self, now: Millis) {
+        if let State::Waiting(_) = self.state {
+            self.state = State::Waiting(now);
+        }
+        self.deadline = now.plus(HANDOVER_MS);
+    }
+
+    /// Dials that are not answered by then are given up.
+    pub fn deadline(&self) -> Millis {
+        self.deadline
     }
 
     /// True: dial our own peer address now.
@@ -93,6 +107,11 @@ impl Handover {
             State::Waiting(at) => Some(at.min(self.deadline)),
             _ => None,
         }
+    }
+
+    /// A successor is being taught.
+    pub fn is_teaching(&self) -> bool {
+        self.state == State::Teaching
     }
 
     /// How it ended; `None` while it has not.

@@ -226,6 +226,18 @@ impl Section {
         self.flags & (flag::LOCAL_DONE | flag::REMOTE_DONE) == flag::LOCAL_DONE | flag::REMOTE_DONE
     }
 
+    /// The lesson for our successor ends with FINISHED (true) or PARTIAL (false). Not the same as
+    /// [`Section::up_to_date`]: what nobody has taught us yet, our successor must still ask for.
+    pub fn may_hand_over_finished(&self) -> bool {
+        self.up_to_date() && !(self.untaught && self.has_remotes)
+    }
+
+    /// Updates of remotes wait: what an old process is going to teach is older, and must not
+    /// overwrite them.
+    pub fn holds_remotes(&self) -> bool {
+        self.waits_for_local()
+    }
+
     /// `flags=` of `show peers`.
     pub fn flags(&self) -> u32 {
         self.flags
@@ -288,8 +300,8 @@ impl Section {
         if !self.up_to_date() {
             self.flags |= flag::LOCAL_DONE | flag::REMOTE_DONE;
             self.timer = None;
-            self.untaught =
-                !taught && self.flags & (flag::LOCAL_PARTIAL | flag::REMOTE_PARTIAL) == 0;
+            // An old process that was not up to date does not count: nobody taught it, either.
+            self.untaught = !taught && self.flags & flag::REMOTE_PARTIAL == 0;
             self.actions.push_back(Action::UpToDate { taught });
         }
     }

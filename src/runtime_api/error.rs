@@ -96,6 +96,10 @@ pub enum CliError {
     /// The session's level is too low. *Effect:* none.
     #[error("Permission denied")]
     PermissionDenied,
+    /// `set table` or `clear table` in a process that hands its tables over: its successor would
+    /// never hear of it. Ours alone, HAProxy loses it. *Effect:* none.
+    #[error("This process is stopping, its tables go to the next one: connect again.")]
+    Stopping,
     /// No peers section has that name. *Effect:* none.
     #[error("No such peers")]
     NoSuchPeers,

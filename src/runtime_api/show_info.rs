@@ -6,6 +6,7 @@
 //! HAProxy can grow without a clash.
 
 use super::json::write_string;
+use crate::observe::handover::HandoverNumbers;
 use std::fmt::Write;
 
 /// A parsed `show info`.
@@ -112,6 +113,8 @@ pub struct NodeInfo {
     pub protocol_errors: u64,
     /// Ours: how long a shard's tick takes, in µs: 99 of 100, and the longest.
     pub tick_us: [u64; 2],
+    /// Ours: the last hand-over from or to another process.
+    pub handover: HandoverNumbers,
 }
 
 enum Value {
@@ -341,6 +344,12 @@ fn value(name: &str, i: &NodeInfo) -> Option<Value> {
         "ProtocolErrors" => U64(i.protocol_errors),
         "TickP99_us" => U64(i.tick_us[0]),
         "TickMax_us" => U64(i.tick_us[1]),
+        "HandoverKind" => Text(i.handover.kind.name().to_owned()),
+        "HandoverOutcome" => Text(i.handover.outcome.name().to_owned()),
+        "HandoverEntries" => U64(i.handover.entries),
+        "HandoverDuration_ms" => U64(i.handover.duration_ms),
+        "HandoverGap_ms" => Text(i.handover.gap_ms.map_or("unknown".to_owned(), |g| g.to_string())),
+        "HandoverSessionsKept" => U64(i.handover.sessions_kept),
         _ => return None,
     })
 }

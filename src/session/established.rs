@@ -56,6 +56,10 @@ pub struct Session<L> {
     /// Bytes of an incomplete message the caller keeps.
     partial: usize,
     confirms_owed: u32,
+    /// Updates wait: an old process is to teach first.
+    holding: bool,
+    /// One does, and so does what is behind it.
+    held: bool,
     closed: bool,
 }
 
@@ -82,6 +86,8 @@ impl<L: Layout> Session<L> {
             counters: Counters::default(),
             partial: 0,
             confirms_owed: 0,
+            holding: false,
+            held: false,
             closed: false,
         };
         session.heartbeat(now);
@@ -110,6 +116,10 @@ impl<L: Layout> Session<L> {
         while !self.closed {
             let result = match frame::cut(&bytes[at..], self.params.bufsize) {
                 Ok(Cut::NeedMore(_)) => break,
+                Ok(Cut::Frame(frame)) if self.holding && message::is_update(&frame) => {
+                    self.held = true;
+                    break;
+                }
                 Ok(Cut::Frame(frame)) => self
                     .message(&frame, bytes, now, tables, sink)
                     .map(|()| frame.len)
@@ -281,6 +291,31 @@ impl<L: Layout> Session<L> {
         }
     }
 
+    /// Takes no update until [`Session::handle_release`], and nothing that comes behind one: the
+    /// old process teaches first. What the peer sends meanwhile is newer than its lesson, and would
+    /// be overwritten by it; unread it is not acked, so that nothing is lost either way.
+    pub fn hold(&mut self) {
+        self.holding = true;
+    }
+
+    /// The old process has taught, or nobody waits for it any more.
+    pub fn handle_release(&mut self, now: Millis) {
+        self.holding = false;
+        if std::mem::take(&mut self.held) {
+            self.timers.heard(now);
+        }
+    }
+
+    /// An update waits, unread.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// True between [`Session::hold`] and [`Session::handle_release`].
+    pub fn is_holding(&self) -> bool {
+        self.holding
+    }
+
     /// The section chose this session for a lesson: a remote is asked, an old process teaches by
     /// itself. Ignored while one is under way.
     pub fn handle_learn(&mut self, now: Millis) {
@@ -384,7 +419,7 @@ impl<L: Layout> Session<L> {
         if self.closed {
             return;
         }
-        if self.rounds.is_full() {
+        if self.rounds.is_full() || self.held {
             // Our shards are behind and the peer is not read: it is not silent, we are deaf.
             self.timers.heard(now);
         }
@@ -440,10 +475,10 @@ impl<L: Layout> Session<L> {
         None
     }
 
-    /// False while too many rounds wait to be applied or too much output waits to be polled: the
-    /// caller stops reading, and TCP holds the peer back.
+    /// False while too many rounds wait to be applied, too much output waits to be polled, or an
+    /// update is held: the caller stops reading, and TCP holds the peer back.
     pub fn wants_read(&self) -> bool {
-        !self.closed && !self.rounds.is_full() && self.waiting < SESSION_OUTPUT_MAX
+        !self.closed && !self.held && !self.rounds.is_full() && self.waiting < SESSION_OUTPUT_MAX
     }
 
     /// True once [`Event::Close`] was queued: further input is swallowed.

@@ -3,7 +3,7 @@
 //!
 //! Owned by the coordinator, one a configured peer. Connections are told apart by tickets, so that
 //! news of one that was replaced changes nothing. Rules: at most one connection a peer counts, the
-//! last one wins; our own name is never dialled here (see [`crate::resync::Handover`]).
+//! last one wins; our own name is dialled for a [`crate::resync::Handover`] only.
 //!
 //! Deviation from HAProxy, which never dials again after a status of 300 or 5xx: we do, after 5 s
 //! doubling to 60 s, so that correcting the other side's configuration is enough.
@@ -124,6 +124,18 @@ impl Link {
             let ticket = self.begin(Stage::Connecting, false);
             Dial { ticket, minor: self.minor }
         })
+    }
+
+    /// Begins a dial to our own name: we are the old process, and [`crate::resync::Handover`] says
+    /// when. `None` while a connection exists.
+    pub fn dial_successor(&mut self, now: Millis) -> Option<Dial> {
+        if !self.local || self.current.is_some() {
+            return None;
+        }
+        self.status = 100;
+        self.handshake_at = Some(now);
+        let ticket = self.begin(Stage::Connecting, false);
+        Some(Dial { ticket, minor: 1 })
     }
 
     /// When [`Link::poll_dial`] will have something; `None` while a connection exists.

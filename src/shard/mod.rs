@@ -194,8 +194,24 @@ struct Conn {
     /// The lesson under way: number, owners missing, log positions so far.
     lesson: Option<LessonOut>,
     close: Option<CloseReason>,
+    /// The coordinator has ended it: an update that waits is not waited for.
+    told: bool,
     /// When it is cut off, whether or not what it was to be told at its end is written.
     cut_at: Option<Millis>,
+}
+
+impl Conn {
+    /// The coordinator has done with it.
+    fn end(&mut self) {
+        self.told = true;
+        self.io.close();
+    }
+
+    /// Nothing that was received waits to be looked at. (What is held for an old process's lesson
+    /// was never acked, and comes again with the peer's next session.)
+    fn has_counted(&self) -> bool {
+        self.held.is_none() || self.told && self.session.is_held()
+    }
 }
 
 struct LessonOut {
@@ -222,6 +238,8 @@ pub struct Shard {
     unsent: VecDeque<ShardEvent>,
     /// By section: whether a lesson we teach ends with FINISHED.
     up_to_date: Arc<Vec<AtomicBool>>,
+    /// By section: whether remotes' updates wait for the old process's lesson.
+    waits: Arc<Vec<AtomicBool>>,
     last_trim: Millis,
     ticks: Ticks,
     stopping: bool,
@@ -265,6 +283,9 @@ pub struct ShardParams {
     pub updates_at_once: Option<u32>,
     /// By section: up to date.
     pub up_to_date: Arc<Vec<AtomicBool>>,
+    /// By section: an old process is to teach before remotes' updates count. Ring every bell after
+    /// taking it back.
+    pub waits: Arc<Vec<AtomicBool>>,
 }
 
 /// Runs a shard to its end, on its own thread.
@@ -277,6 +298,8 @@ pub async fn run(params: ShardParams, clock: Clock) {
         let more = shard.tick(clock.now());
         shard.ticks.record(clock.now_us() - began_us);
         if shard.stopping && shard.conns.is_empty() {
+            // The system takes the tables back faster than they can be taken apart.
+            std::mem::forget(shard);
             return;
         }
         if more {
@@ -316,6 +339,7 @@ impl Shard {
             events: params.events,
             unsent: VecDeque::new(),
             up_to_date: params.up_to_date,
+            waits: params.waits,
             last_trim: Millis(0),
             ticks: Ticks::new(),
             stopping: false,
@@ -365,8 +389,8 @@ impl Shard {
                 Control::Open(open) => self.open(*open, now),
                 Control::Learn(id) => self.with_session(id, now, |s| s.handle_learn(now)),
                 Control::Close(id) => {
-                    if let Some((_, conn)) = self.conns.iter().find(|(_, c)| c.id == id) {
-                        conn.io.close();
+                    if let Some((_, conn)) = self.conns.iter_mut().find(|(_, c)| c.id == id) {
+                        conn.end();
                     }
                 }
                 Control::Run(job) => {
@@ -375,7 +399,7 @@ impl Shard {
                 }
                 Control::Stop => {
                     self.stopping = true;
-                    self.conns.iter().for_each(|(_, c)| c.io.close());
+                    self.conns.iter_mut().for_each(|(_, c)| c.end());
                 }
             }
         }
@@ -460,6 +484,8 @@ impl Shard {
         let mut session = Session::new(open.params, open.ledger, now);
         if open.teach {
             session.handle_teach(now);
+        } else if !open.params.local && self.waits[open.section].load(Ordering::Relaxed) {
+            session.hold();
         }
         entry.insert(Conn {
             key,
@@ -473,10 +499,11 @@ impl Shard {
             rounds: Vec::new(),
             lesson: None,
             close: None,
+            told: false,
             cut_at: None,
         });
         if self.stopping {
-            self.conns[slot].io.close();
+            self.conns[slot].end();
         }
         self.drain(slot, now);
     }
@@ -486,7 +513,7 @@ impl Shard {
         let ended: Vec<usize> = self
             .conns
             .iter()
-            .filter(|(_, c)| c.io.ended().is_some() && c.held.is_none())
+            .filter(|(_, c)| c.io.ended().is_some() && c.has_counted())
             .map(|(slot, _)| slot)
             .collect();
         for slot in ended {

@@ -9,6 +9,7 @@ use crate::Millis;
 use crate::limits::{CHUNK_BYTES, CHUNK_CREDITS, LAST_WORDS_MS, TX_QUEUE_MAX};
 use crate::session::{ChangeBatch, Event, Output, Session};
 use bytes::{Bytes, BytesMut};
+use std::sync::atomic::Ordering;
 
 impl Shard {
     /// Passes what sockets have received to their sessions, and credits of what was written to the
@@ -16,6 +17,10 @@ impl Shard {
     pub(super) fn read_sessions(&mut self, now: Millis) -> bool {
         let slots: Vec<usize> = self.conns.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
+            let conn = &mut self.conns[slot];
+            if conn.session.is_holding() && !self.waits[conn.section].load(Ordering::Relaxed) {
+                conn.session.handle_release(now);
+            }
             self.read_session(slot, now);
             let conn = &self.conns[slot];
             for (shard, kind) in conn.io.take_credits() {
@@ -37,7 +42,13 @@ impl Shard {
             return;
         }
         let buffer = self.take_bytes(slot, buffer, now);
-        self.conns[slot].io.give_back(buffer);
+        let conn = &mut self.conns[slot];
+        if conn.session.is_held() && conn.io.ended().is_none() {
+            // An update that must wait: what was read is looked at again when it may go on.
+            conn.held = Some(buffer);
+        } else {
+            conn.io.give_back(buffer);
+        }
     }
 
     /// One pass over received bytes; what is left of an incomplete message stays in the buffer.

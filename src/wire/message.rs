@@ -108,6 +108,17 @@ pub enum Message<'a> {
     Unknown,
 }
 
+/// True for the four forms of an update.
+pub fn is_update(frame: &Frame<'_>) -> bool {
+    let updates = [
+        kind::UPDATE,
+        kind::UPDATE_INCREMENTAL,
+        kind::UPDATE_TIMED,
+        kind::UPDATE_INCREMENTAL_TIMED,
+    ];
+    frame.class == class::TABLE && updates.contains(&frame.kind)
+}
+
 impl<'a> Message<'a> {
     /// Reads a frame's meaning. Only SWITCH and ACK can fail here; definitions and updates are
     /// decoded by whoever knows the tables.

@@ -81,11 +81,23 @@ impl Daemon {
         remotes: &[(&str, SocketAddr)],
         args: &[&str],
     ) -> Daemon {
+        Daemon::configured(kind, name, address, remotes, args, "")
+    }
+
+    /// The same, with more lines of `global`.
+    pub fn configured(
+        kind: Kind,
+        name: &str,
+        address: SocketAddr,
+        remotes: &[(&str, SocketAddr)],
+        args: &[&str],
+        global: &str,
+    ) -> Daemon {
         let folder = tempfile::tempdir().unwrap();
         let remotes = remotes.iter().map(|(name, at)| format!("    server {name} {at}\n"));
         let text = format!(
             "global\n    localpeer {name}\n    nbthread {shards}\n    \
-             stats socket {socket} level admin\n\
+             stats socket {socket} level admin\n{global}\
              peers p\n    bind {address}\n    server {name}\n{remotes}    \
              table t type integer size 1m expire 1h store gpc0\n    \
              table small type integer size 10k expire 1h store gpc0\n\
@@ -131,6 +143,11 @@ impl Daemon {
 
     pub fn pid(&self) -> u32 {
         self.child.lock().unwrap().id()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// The answer to one line of commands.

@@ -9,4 +9,5 @@ mod peer;
 mod changes;
 mod crowds;
 mod ends;
+mod handover;
 mod lessons;

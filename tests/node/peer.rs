@@ -4,7 +4,7 @@
 use crate::daemon::Daemon;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 use stickring::wire::frame::{self, Cut};
 use stickring::wire::message::{Control, Message, encode_ack, encode_define};
@@ -36,6 +36,8 @@ pub struct Peer {
     /// Acknowledge what comes.
     pub acking: bool,
     to_ack: Option<(i32, u32)>,
+    /// Timed updates received on this connection.
+    pub timed: usize,
 }
 
 impl Peer {
@@ -55,8 +57,38 @@ impl Peer {
         if &status != b"200\n" {
             return None;
         }
-        stream.set_read_timeout(Some(Duration::from_millis(5))).ok()?;
-        Some(Peer {
+        Some(Peer::over(stream))
+    }
+
+    /// Waits for somebody to connect and reads three lines; `None` when nobody does in time.
+    pub fn accept(listener: &TcpListener, limit: Duration) -> Option<(Peer, String)> {
+        listener.set_nonblocking(true).unwrap();
+        let end = Instant::now() + limit;
+        let stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(_) if Instant::now() > end => return None,
+                Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        let mut hello = Vec::new();
+        while hello.iter().filter(|b| **b == b'\n').count() < 3 {
+            let mut byte = [0];
+            if (&stream).read(&mut byte).unwrap() == 0 {
+                break;
+            }
+            hello.push(byte[0]);
+        }
+        Some((Peer::over(stream), String::from_utf8(hello).unwrap()))
+    }
+
+    fn over(stream: TcpStream) -> Peer {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(3))).unwrap();
+        Peer {
             stream,
             rx: Vec::new(),
             last_sent: Instant::now(),
@@ -70,7 +102,8 @@ impl Peer {
             closed: false,
             acking: true,
             to_ack: None,
-        })
+            timed: 0,
+        }
     }
 
     /// The same peer on a new connection; what it knows stays.
@@ -175,7 +208,9 @@ impl Peer {
             self.rows.insert(key, gpc0);
         }
         self.updates.push((uid, key, gpc0));
-        if !form.timed {
+        if form.timed {
+            self.timed += 1;
+        } else {
             self.to_ack = Some((*id, uid));
         }
     }

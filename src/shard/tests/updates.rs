@@ -159,6 +159,7 @@ fn shard(
         events,
         updates_at_once: None,
         up_to_date: Arc::new(vec![AtomicBool::new(true)]),
+        waits: Arc::new(vec![AtomicBool::new(false)]),
     });
     (shard, ends.pop().unwrap(), control_tx, events_rx)
 }
