@@ -7,6 +7,7 @@ mod lessons;
 mod model;
 mod mutate;
 mod nodes;
+mod reloads;
 mod replay;
 mod section;
 mod seeds;

@@ -41,6 +41,8 @@ pub struct Conn {
     id: u64,
     pub stage: Stage,
     rx: Vec<u8>,
+    /// An update at the head of `rx` waits.
+    kept: bool,
     rounds: Vec<(u64, Vec<Got>)>,
     push: Option<(u32, Cursors)>,
     lesson: Option<Lesson>,
@@ -111,6 +113,7 @@ impl Node {
             id: self.ids,
             stage,
             rx: Vec::new(),
+            kept: false,
             rounds: Vec::new(),
             push: None,
             lesson: None,
@@ -147,6 +150,10 @@ impl Node {
         let now = net.now;
         if let Some(h) = &mut self.handover {
             h.handle_timeout(now);
+            if h.ending().is_some() {
+                self.log.push("given up".into());
+                self.alive = false;
+            }
         } else {
             self.section.handle_timeout(now);
         }
@@ -170,6 +177,16 @@ impl Node {
     /// One turn of everything; true when something happened.
     pub fn work(&mut self, net: &mut Net) -> bool {
         let mut progress = self.dials(net);
+        if !self.section.holds_remotes() {
+            for conn in &mut self.conns {
+                if let Stage::Up(session) = &mut conn.stage
+                    && session.is_holding()
+                {
+                    session.handle_release(net.now);
+                    progress = true;
+                }
+            }
+        }
         let mut at = 0;
         while at < self.conns.len() {
             let id = self.conns[at].id;
@@ -241,7 +258,8 @@ impl Node {
             _ => true,
         };
         let bytes = if wants { net.read(conn.pipe, conn.side) } else { Vec::new() };
-        let mut progress = !bytes.is_empty();
+        // What a held update has kept back is looked at again when it may go on.
+        let mut progress = !bytes.is_empty() || (wants && conn.kept);
         conn.rx.extend_from_slice(&bytes);
         if let Stage::Up(_) = conn.stage {
             if progress {
@@ -347,6 +365,9 @@ impl Node {
         if self.handover.is_some() {
             session.handle_teach(net.now);
         } else {
+            if !conn.local && self.section.holds_remotes() {
+                session.hold();
+            }
             let up =
                 SessionUp { id: conn.id, local: conn.local, accepted: conn.side == 1, shard: 0 };
             self.section.session_up(up, net.now);
@@ -363,8 +384,12 @@ impl Node {
         let Stage::Up(session) = &mut conn.stage else { return };
         let mut got = Vec::new();
         let mut sink = Collect { bytes: &conn.rx, got: &mut got };
+        conn.kept = false;
         match session.handle_bytes(&conn.rx, now, &mut self.tables, &mut sink) {
-            Ok(n) => drop(conn.rx.drain(..n)),
+            Ok(n) => {
+                conn.rx.drain(..n);
+                conn.kept = session.is_held();
+            }
             Err(e) => panic!("{} cannot read {}: {e}", self.name, conn.peer),
         }
         match session.close_round() {
@@ -430,7 +455,10 @@ impl Node {
                 session.handle_lesson_chunk(lesson.number, chunk, 1, now);
             }
             None => {
-                let up_to_date = self.section.up_to_date() || self.handover.is_some();
+                let up_to_date = match self.handover {
+                    Some(_) => self.section.may_hand_over_finished(),
+                    None => self.section.up_to_date(),
+                };
                 let tails = lesson.tails.clone();
                 session.handle_lesson_done(lesson.number, up_to_date, tails, now);
                 conn.lesson = None;
