@@ -115,6 +115,13 @@ pub const EVENT_SLOTS: usize = 4_096;
 
 /// A shard whose events had no room tries again after this long.
 pub const EVENT_RETRY_MS: u64 = 10;
+/// Told to stop, the node waits this long for peers to confirm its own changes: those who are there
+/// do so at once, and those who never do must not hold a reload up.
+pub const PUSH_REST_MS: u64 = 300;
+/// The same for peers that confirm more and more: a successor waits 5 s for us.
+pub const PUSH_REST_MAX_MS: u64 = 1_500;
+/// How often it looks whether they have.
+pub const PUSH_LOOK_MS: u64 = 5;
 /// Told to stop, the node tells sessions that are still there again after this long.
 pub const STOP_AGAIN_MS: u64 = 100;
 /// A session that has ended has this long to write its last words: the peer may not be reading.

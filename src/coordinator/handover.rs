@@ -7,20 +7,23 @@
 //! before our own listeners and sessions are gone and no change is under way, so that the lesson is
 //! complete and never our own; nothing that arrives meanwhile is acked and lost.
 
-use super::Node;
+use super::{Node, Shared, report};
 use crate::Millis;
-use crate::limits::{LAST_WORDS_MS, STOP_AGAIN_MS};
+use crate::limits::{LAST_WORDS_MS, PUSH_LOOK_MS, PUSH_REST_MAX_MS, PUSH_REST_MS, STOP_AGAIN_MS};
 use crate::observe::handover::{HandoverNumbers, Kind, Outcome};
 use crate::observe::log::Level;
 use crate::resync::Handover;
 use crate::resync::handover::Ending;
 use crate::session::link::Dial;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// The soft stop of this process.
 #[derive(Debug)]
 pub struct SoftStop {
     began: Millis,
+    /// Our own changes have been pushed, as far as peers take them.
+    pushed: bool,
     /// Nobody can reach us and nothing is being changed: what the tables hold is what our successor
     /// must get.
     quiet: bool,
@@ -37,20 +40,52 @@ pub struct Leaving {
     said: bool,
 }
 
+/// Gives peers a moment to take our own changes, then goes on with the soft stop: what a successor
+/// learns from us it does not push.
+async fn push_the_rest(node: Shared) {
+    let clock = node.borrow().clock;
+    let end = clock.now().plus(PUSH_REST_MAX_MS);
+    let (mut least, mut patience) = (u64::MAX, end);
+    loop {
+        let (left, now) = (report::unconfirmed(&node).await, clock.now());
+        if left < least {
+            (least, patience) = (left, now.plus(PUSH_REST_MS));
+        }
+        if left == 0 || now >= patience.min(end) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(PUSH_LOOK_MS)).await;
+    }
+    let mut node = node.borrow_mut();
+    if let Some(stop) = &mut node.soft_stop {
+        stop.pushed = true;
+    }
+    node.poke.notify_one();
+}
+
 impl Node {
     /// SIGUSR1. The first one begins the soft stop; another one says that there is a newer
     /// successor.
-    pub(super) fn soft_stop(&mut self, now: Millis) {
+    pub(super) fn soft_stop(node: &Shared) {
+        let now = node.borrow().clock.now();
+        if node.borrow_mut().begin_soft_stop(now) {
+            tokio::task::spawn_local(push_the_rest(node.clone()));
+        }
+    }
+
+    /// False: it has begun already.
+    fn begin_soft_stop(&mut self, now: Millis) -> bool {
         if self.soft_stop.is_some() {
             self.log.notice("SIGUSR1 received again, looking for the newest successor.");
             let leaving = self.sections.iter_mut().filter_map(|s| s.leaving.as_mut());
             leaving.for_each(|l| l.machine.look_again(now));
             self.poke.notify_one();
-            return;
+            return false;
         }
         self.log.notice("SIGUSR1 received, closing all sessions and handing the tables over.");
         let hard_at = self.config.hard_stop_after_ms.map(|ms| now.plus(ms));
-        self.soft_stop = Some(SoftStop { began: now, quiet: false, hard_at, over: None });
+        self.soft_stop =
+            Some(SoftStop { began: now, pushed: false, quiet: false, hard_at, over: None });
         self.stopping = true;
         self.closing.send_replace(true);
         for section in 0..self.sections.len() {
@@ -64,8 +99,7 @@ impl Node {
             let finished = entry.brain.may_hand_over_finished();
             self.up_to_date[section].store(finished, Ordering::Relaxed);
         }
-        self.end_all_sessions();
-        self.poke.notify_one();
+        true
     }
 
     fn end_all_sessions(&mut self) {
@@ -79,6 +113,9 @@ impl Node {
         if stop.hard_at.is_some_and(|at| now >= at) {
             self.log.warning("soft-stop running for too long, performing a hard-stop.");
             return self.over.notify_one();
+        }
+        if !stop.pushed {
+            return;
         }
         if !stop.quiet {
             stop.quiet =
@@ -113,7 +150,9 @@ impl Node {
     /// When [`Node::run_soft_stop`] has something to do again.
     pub(super) fn soft_stop_deadline(&self) -> Option<Millis> {
         let stop = self.soft_stop.as_ref()?;
-        let next = if stop.quiet {
+        let next = if !stop.pushed {
+            None
+        } else if stop.quiet {
             let leaving = self.sections.iter().filter_map(|s| s.leaving.as_ref());
             let machines = leaving.filter_map(|l| l.machine.poll_timeout());
             machines.chain(stop.over.map(|at| at.plus(LAST_WORDS_MS))).min()

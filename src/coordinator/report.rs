@@ -142,6 +142,30 @@ pub async fn peers(node: &Shared) -> Vec<SectionView> {
     node.sections.iter().rev().map(|s| section(&node, s, &views, now)).collect()
 }
 
+/// Changes of ours that sessions take and have not confirmed, added up.
+pub async fn unconfirmed(node: &Shared) -> u64 {
+    let shards = node.borrow().shards.clone();
+    let mut views = Vec::new();
+    for shard in 0..shards.len() {
+        views.extend(shards.run(shard, ask_shard).await);
+    }
+    let node = node.borrow();
+    let sessions = views.iter().flat_map(|v| &v.statuses).filter(|(_, _, s)| s.pushing);
+    let mut sum = 0;
+    for (id, _, status) in sessions {
+        let Some(info) = node.sessions.get(id) else { continue };
+        for table in node.registry.of_section(info.section) {
+            let known = status.tables.iter().find(|t| t.table == table.index);
+            for (shard, view) in views.iter().enumerate() {
+                let head = view.logs.get(table.id).map_or(0, |log| log.head);
+                let confirmed = known.and_then(|t| t.confirmed.get(shard).copied());
+                sum += head.saturating_sub(confirmed.unwrap_or(0).max(1));
+            }
+        }
+    }
+    sum
+}
+
 fn when(at: Option<Millis>, now: Millis) -> When {
     match at {
         None => When::Never,

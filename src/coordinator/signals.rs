@@ -30,11 +30,7 @@ pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender
         tokio::select! {
             _ = term.recv() => break (143, Some("SIGTERM")),
             _ = int.recv() => break (130, Some("SIGINT")),
-            _ = usr1.recv() => {
-                let mut node = node.borrow_mut();
-                let now = node.clock.now();
-                node.soft_stop(now);
-            }
+            _ = usr1.recv() => Node::soft_stop(&node),
             () = over.notified() => break (0, None),
             _ = hup.recv() => node.borrow().log_states(),
         }

@@ -192,3 +192,25 @@ fn what_the_stats_socket_is_saying_is_said_to_its_end() {
     assert_eq!((lines, peer.rows.len()), (200_000, 200_000));
     assert_eq!(daemon.exit_code(LONG), Some(0));
 }
+
+#[test]
+fn changes_reach_the_peers_before_their_sessions_end() {
+    const ROWS: u32 = 25_000;
+    on(&ENGINES, |daemon| {
+        let mut peer = Peer::connect(daemon, "peer");
+        rustix::net::sockopt::set_socket_recv_buffer_size(&peer.stream, 1 << 17).unwrap();
+        peer.pump(Duration::from_millis(200), |_| false);
+        // More than sockets hold, for a peer that has not begun to read it.
+        daemon.set((1..=ROWS).map(|key| (key, 3)));
+        daemon.signal(Signal::USR1);
+        rustix::net::sockopt::set_socket_recv_buffer_size(&peer.stream, 1 << 20).unwrap();
+        let began = Instant::now();
+        assert!(!peer.pump(LONG, |_| false) && peer.closed);
+        assert_eq!(peer.rows.len() as u32, ROWS, "{:?}", daemon.kind);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        let listener = listen(daemon.address);
+        let mut peer = welcome(&listener, daemon);
+        taught(&mut peer);
+        assert_eq!(peer.rows.len() as u32, ROWS);
+    });
+}
