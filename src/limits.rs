@@ -219,3 +219,19 @@ pub const BINARY_KEY_DEFAULT: u32 = 32;
 pub const TICK_US_MAX: u64 = 60_000_000;
 /// An otherwise idle shard sweeps expired rows this often.
 pub const EXPIRE_EVERY_MS: u64 = 50;
+
+/// Everything of an instant hand-over, from the first socket stopped to the successor's word: peers
+/// give up after 5 s of silence, and a successor that is slower than this is in trouble.
+pub const INSTANT_MS: u64 = 2_000;
+/// Coming to rest within it: applying what was received takes a few ticks.
+pub const INSTANT_FREEZE_MS: u64 = 1_000;
+/// One read or write between two processes that hand over.
+pub const HANDOVER_IO_MS: u64 = 2_000;
+/// Descriptors in one message: the kernel takes 253.
+pub const RIGHTS_AT_ONCE: usize = 250;
+/// Descriptors of one hand-over: memory of every table on every shard, and sockets.
+pub const HANDOVER_FDS_MAX: usize = 1 << 20;
+/// A frame between two processes that hand over; the state itself travels in memory.
+pub const HANDOVER_FRAME_MAX: usize = 16 << 20;
+/// State of one hand-over: every session with what is queued for it.
+pub const HANDOVER_STATE_MAX: u64 = 4 << 30;

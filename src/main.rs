@@ -122,6 +122,7 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         maxconn: args.maxconn,
         startup_logs: std::mem::take(&mut said.all),
         seeds: process::random_seeds(),
+        takeover: None,
         config,
     };
     let ended = start::start(setup, move || {

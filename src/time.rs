@@ -1,9 +1,12 @@
 //! Time as the core sees it: a number the caller passes in. `engine/clock.rs` reads the real clock.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Milliseconds on the machine's monotonic clock. Never wall time, never negative.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Millis(pub u64);
 
 impl Millis {

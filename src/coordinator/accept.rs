@@ -1,5 +1,6 @@
 //! Connections in: bounded in number and time until their hello is valid.
 
+use super::instant::Hold;
 use super::peers::{Admitted, Established};
 use super::{Node, Shared};
 use crate::engine::socket::{Fresh, Listener, Origin};
@@ -13,8 +14,13 @@ use tokio::sync::Notify;
 /// Accepts for `section` for ever.
 pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
     let mut closing = node.borrow().closing.subscribe();
+    let mut hold = Hold::new(&node, true);
     loop {
         let accepted = tokio::select! {
+            () = hold.begins() => {
+                hold.wait(&listener).await;
+                continue;
+            }
             accepted = listener.accept() => accepted,
             _ = closing.changed() => break,
         };

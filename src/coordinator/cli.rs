@@ -1,5 +1,6 @@
 //! The stats sockets' connections: bytes between a socket and [`CliConn`].
 
+use super::instant::Hold;
 use super::{Shared, commands};
 use crate::config::{CliLevel, SeverityOutput};
 use crate::engine::socket::{Fresh, Listener};
@@ -21,12 +22,21 @@ pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: A
         let spec = &node.config.stats_sockets[line];
         (spec.level, spec.severity_output)
     };
+    let mut hold = Hold::new(&node, false);
     loop {
         let max = node.borrow().config.stats_maxconn as usize;
-        while node.borrow().totals.cli_open >= max || node.borrow().is_full() {
-            tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS / 10)).await;
-        }
-        match listener.accept().await {
+        let full = node.borrow().totals.cli_open >= max || node.borrow().is_full();
+        let accepted = tokio::select! {
+            () = hold.begins() => {
+                hold.wait(&listener).await;
+                continue;
+            }
+            () = tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS / 10)), if full => {
+                continue;
+            }
+            accepted = listener.accept(), if !full => accepted,
+        };
+        match accepted {
             Ok((fresh, _)) => {
                 node.borrow_mut().totals.cli_open += 1;
                 node.borrow_mut().totals.cli_total += 1;

@@ -12,6 +12,7 @@
 //! | `accept.rs` | connections in, and their hello |
 //! | `dial.rs` | connections out |
 //! | `handover.rs` | the tables' way from an old process to a new one |
+//! | `instant/` | everything's way, as it is, to another stickring process |
 //! | `cli.rs` | the stats socket's connections |
 //! | `commands.rs` | its commands, run across shards |
 //! | `report.rs` | what `show peers` and `show info` say |
@@ -24,6 +25,7 @@ mod cli;
 mod commands;
 mod dial;
 mod handover;
+pub mod instant;
 pub mod logger;
 mod peers;
 mod report;
@@ -41,6 +43,8 @@ use crate::shard::{Control, Registry, SessionId, Shard, ShardEvent};
 use peers::Section;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -61,10 +65,16 @@ pub struct Node {
     sessions: HashMap<SessionId, peers::SessionInfo>,
     next_session: SessionId,
     seed: u64,
+    /// Of the key hash, for a successor.
+    seeds: [u64; 4],
     /// `-n`: connections at once.
     maxconn: usize,
     /// Sockets that take connections.
     listeners: usize,
+    /// Accept loops at work.
+    doors: usize,
+    /// Those of them that stand still: second descriptors of their sockets, for a successor.
+    held: Vec<(instant::ListenerState, io::Result<OwnedFd>)>,
     /// Handshakes under way, of connections in.
     handshakes: usize,
     /// Those of them that wait for a hello, oldest first; ringing one ends it.
@@ -74,6 +84,10 @@ pub struct Node {
     /// Wakes the main loop: a link or a section may have something due earlier.
     poke: Rc<Notify>,
     stopping: bool,
+    /// Another process may have everything: nothing is begun.
+    frozen: tokio::sync::watch::Sender<bool>,
+    /// Events of shards since the start.
+    events_heard: u64,
     /// SIGUSR1 came.
     soft_stop: Option<handover::SoftStop>,
     /// Rung when the soft stop is over.
@@ -145,14 +159,19 @@ pub async fn run(node: Shared, mut events: mpsc::Receiver<ShardEvent>) {
         let wait = {
             let mut node = node.borrow_mut();
             let now = clock.now();
-            if node.stopping {
+            if node.is_frozen() {
+                // Nothing is begun; news of what was under way are still heard.
+            } else if node.stopping {
                 node.run_soft_stop(now);
             } else {
                 node.run_sections(now);
             }
-            node.next_deadline().map(|at| at.since(clock.now()))
+            let next = node.next_deadline().filter(|_| !node.is_frozen());
+            next.map(|at| at.since(clock.now()))
         };
-        Node::start_dials(&node);
+        if !node.borrow().is_frozen() {
+            Node::start_dials(&node);
+        }
         let sleep = tokio::time::sleep(std::time::Duration::from_millis(wait.unwrap_or(60_000)));
         tokio::select! {
             event = events.recv() => match event {

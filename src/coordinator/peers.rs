@@ -160,6 +160,27 @@ impl Section {
     }
 }
 
+impl Peer {
+    /// One that is not declared.
+    pub fn dynamic(name: &str, seed: u64) -> Peer {
+        Peer {
+            name: name.to_string(),
+            local: false,
+            address: None,
+            source: None,
+            interface: None,
+            shard: 0,
+            dynamic: true,
+            link: Link::new(false, seed),
+            ledger: None,
+            session: None,
+            waiting: None,
+            origin: None,
+            past: report::PastCounters::default(),
+        }
+    }
+}
+
 impl Node {
     /// Decides on a valid hello from `origin`.
     pub(super) fn admit(
@@ -209,21 +230,7 @@ impl Node {
         if !allowed || name.chars().any(char::is_control) {
             return None;
         }
-        let mut peer = Peer {
-            name: name.to_string(),
-            local: false,
-            address: None,
-            source: None,
-            interface: None,
-            shard: 0,
-            dynamic: true,
-            link: Link::new(false, self.seed ^ self.next_session),
-            ledger: None,
-            session: None,
-            waiting: None,
-            origin: None,
-            past: report::PastCounters::default(),
-        };
+        let mut peer = Peer::dynamic(name, self.seed ^ self.next_session);
         if entry.peers.iter().filter(|p| p.dynamic).count() < max {
             entry.peers.push(peer);
             return Some(entry.peers.len() - 1);
@@ -250,11 +257,25 @@ impl Node {
         if !entry.link.counts(new.ticket) || self.stopping && !new.teach {
             return;
         }
-        if entry.session.is_some() {
+        if entry.session.is_some() || *self.frozen.borrow() {
             entry.waiting = Some(Box::new(new));
             return;
         }
         self.open(section, peer, new, now);
+    }
+
+    /// Connections that were made while the node was frozen.
+    pub(super) fn admit_waiting(&mut self, now: Millis) {
+        for section in 0..self.sections.len() {
+            for peer in 0..self.sections[section].peers.len() {
+                let entry = &mut self.sections[section].peers[peer];
+                if entry.session.is_none()
+                    && let Some(new) = entry.waiting.take()
+                {
+                    self.established(section, peer, *new, now);
+                }
+            }
+        }
     }
 
     fn open(&mut self, section: usize, peer: usize, new: Established, now: Millis) {
@@ -411,6 +432,7 @@ impl Node {
 
     /// News from a shard.
     pub(super) fn handle_event(&mut self, event: ShardEvent, now: Millis) {
+        self.events_heard += 1;
         match event {
             ShardEvent::Heard(id) => {
                 if let Some(info) = self.sessions.get(&id) {

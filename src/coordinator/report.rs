@@ -57,7 +57,7 @@ impl Totals {
 }
 
 /// Counts of a peer's sessions that are over.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct PastCounters(Counters);
 
 impl PastCounters {

@@ -1,5 +1,6 @@
 //! From a checked configuration to running shards, and back to an exit code.
 
+use super::instant::{self, Legacy, Takeover};
 use super::peers::Section;
 use super::signals::wait_for_signals;
 use super::{Logger, Node, Shards, accept, cli, report};
@@ -28,6 +29,9 @@ pub enum StartError {
     /// A listening socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// What an old process handed over does not fit, or it has taken it back: it goes on.
+    #[error("cannot go on with what the old process has: {0}")]
+    Takeover(String),
     /// A thread or its runtime.
     #[error("cannot start shard {shard}: {source}")]
     Shard {
@@ -45,6 +49,13 @@ pub struct Opened {
     pub peers: Vec<(usize, Bound)>,
     /// (index of the `stats socket` line, socket).
     pub stats: Vec<(usize, Bound)>,
+}
+
+impl Opened {
+    /// Sockets of another process are ours from now on.
+    fn claim(&mut self) {
+        self.peers.iter_mut().chain(&mut self.stats).for_each(|(_, bound)| bound.claim());
+    }
 }
 
 /// Opens everything the configuration listens on.
@@ -95,6 +106,8 @@ pub struct Setup {
     pub startup_logs: String,
     /// Random bytes for the key hash and for timers.
     pub seeds: [u64; 4],
+    /// Everything of an old process, to go on with.
+    pub takeover: Option<Takeover>,
 }
 
 /// What shards are and why, for the log.
@@ -102,6 +115,11 @@ struct Placement {
     shards: usize,
     cpus: Vec<Option<core_affinity::CoreId>>,
     note: Option<String>,
+}
+
+/// How many shards a process with this configuration has.
+pub fn shards(config: &Config) -> usize {
+    place(config).shards
 }
 
 /// How many shards, and whether each has a CPU of its own.
@@ -138,10 +156,18 @@ fn registry(config: &Config, shards: usize, seeds: [u64; 4]) -> Arc<Registry> {
 
 /// Starts the node and waits for its end. Returns the process's exit code. `ready` is called when
 /// every shard runs and connections are taken.
-pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32, StartError> {
+pub fn start(mut setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32, StartError> {
     let placement = place(&setup.config);
     let shards = placement.shards;
+    let takeover = setup.takeover.take();
+    setup.seeds = takeover.as_ref().map_or(setup.seeds, |t| t.seeds);
     let registry = registry(&setup.config, shards, setup.seeds);
+    let divided = takeover.map(|t| t.divide(&registry)).transpose();
+    let (inherited, heirs, legacy) = match divided.map_err(StartError::Takeover)? {
+        Some((inherited, heirs, legacy)) => (inherited, Some(heirs), Some(legacy)),
+        None => (Vec::new(), None, None),
+    };
+    let mut inherited = inherited.into_iter();
     let sections = setup.config.peers.len();
     let up_to_date: Arc<Vec<AtomicBool>> =
         Arc::new((0..sections).map(|_| AtomicBool::new(false)).collect());
@@ -164,6 +190,7 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
             updates_at_once: setup.config.max_updates_at_once,
             up_to_date: up_to_date.clone(),
             waits: waits.clone(),
+            inherited: inherited.next().flatten(),
         });
     }
     let handle = Shards { control, bells };
@@ -172,7 +199,7 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
     let (exit_tx, exit_rx) = std::sync::mpsc::channel();
     let engine = setup.engine;
     let mut threads = Vec::new();
-    let parts = (registry, up_to_date, waits, handle);
+    let parts = (registry, up_to_date, waits, handle, legacy);
     let mut first = Some((setup, parts, events_rx, exit_tx, ready));
     for (id, params) in params.into_iter().enumerate() {
         let report = report_tx.clone();
@@ -186,15 +213,20 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
                     shard_zero(params, setup, parts, events, note, ready, exit).await;
                 })
             }
-            None => {
-                thread::spawn(name, engine, cpu, report, move || crate::shard::run(params, Clock))
-            }
+            None => thread::spawn(name, engine, cpu, report, move || async move {
+                if let Some(shard) = crate::shard::prepare(params, Clock).await {
+                    crate::shard::run(shard, Clock).await;
+                }
+            }),
         };
         threads.push(spawned.map_err(|source| StartError::Shard { shard: id, source })?);
     }
     drop((report_tx, events_tx));
     for (shard, result) in report_rx {
         result.map_err(|source| StartError::Shard { shard, source })?;
+    }
+    if let Some(heirs) = heirs {
+        heirs.claim().map_err(StartError::Takeover)?;
     }
     // Shard 0 says when and how it ends; then the others have a moment to end, too.
     let code = exit_rx.recv().unwrap_or(1);
@@ -209,25 +241,26 @@ pub fn start(setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32,
 }
 
 type Flags = Arc<Vec<AtomicBool>>;
-type NodeParts = (Arc<Registry>, Flags, Flags, Shards);
+type NodeParts = (Arc<Registry>, Flags, Flags, Shards, Option<Legacy>);
 
 /// Shard 0's thread: a shard like the others, and the coordinator beside it.
 async fn shard_zero(
     params: ShardParams,
-    setup: Setup,
-    (registry, up_to_date, waits, shards): NodeParts,
+    mut setup: Setup,
+    (registry, up_to_date, waits, shards, legacy): NodeParts,
     events: mpsc::Receiver<ShardEvent>,
     note: Option<String>,
     ready: impl FnOnce(),
     exit: std::sync::mpsc::Sender<i32>,
 ) {
     let clock = Clock;
+    let Some(shard) = crate::shard::prepare(params, clock).await else { return };
     let now = clock.now();
     let log = Logger::new(&setup.config, setup.quiet);
     let config = Arc::new(setup.config);
     let seed = setup.seeds[0];
     let sections = config.peers.iter().enumerate();
-    let node = Node {
+    let mut node = Node {
         sections: sections
             .map(|(i, p)| {
                 let strangers = !config.stickring.accept_peers.is_empty();
@@ -244,6 +277,11 @@ async fn shard_zero(
         sessions: HashMap::new(),
         next_session: 1,
         seed,
+        seeds: setup.seeds,
+        doors: 0,
+        held: Vec::new(),
+        frozen: tokio::sync::watch::Sender::new(false),
+        events_heard: 0,
         listeners: setup.opened.peers.len() + setup.opened.stats.len(),
         maxconn: setup.maxconn.map_or(usize::MAX, |n| n as usize),
         handshakes: 0,
@@ -262,6 +300,10 @@ async fn shard_zero(
         writes: Rc::default(),
         config: config.clone(),
     };
+    if let Some(legacy) = legacy {
+        setup.opened.claim();
+        node.go_on(legacy, now);
+    }
     for (section, waits) in node.sections.iter().zip(node.waits.iter()) {
         waits.store(section.brain.holds_remotes(), Ordering::Relaxed);
     }
@@ -273,10 +315,11 @@ async fn shard_zero(
     let listening = listen_all(&node, setup.opened, facts, &log);
     tokio::task::spawn_local(super::run(node.clone(), events));
     tokio::task::spawn_local(wait_for_signals(node.clone(), exit));
+    instant::offer(&node);
     if listening {
         ready();
     }
-    crate::shard::run(params, clock).await;
+    crate::shard::run(shard, clock).await;
     // The stats sockets' replies under way get a last turn.
     tokio::time::sleep(Duration::from_millis(1)).await;
 }

@@ -18,6 +18,8 @@ pub struct MeshEnd<T> {
     bells: Arc<Vec<Doorbell>>,
     /// Whose ring is looked at first, in turn.
     next: usize,
+    sent: u64,
+    received: u64,
 }
 
 /// Makes the ends for `shards` shards.
@@ -31,6 +33,8 @@ pub fn mesh<T>(shards: usize, bells: &Arc<Vec<Doorbell>>) -> Vec<MeshEnd<T>> {
             rang: vec![false; shards],
             bells: bells.clone(),
             next: 0,
+            sent: 0,
+            received: 0,
         })
         .collect();
     for source in 0..shards {
@@ -53,6 +57,7 @@ impl<T> MeshEnd<T> {
     /// [`MeshEnd::flush`].
     pub fn send(&mut self, target: usize, message: T) {
         self.rang[target] = true;
+        self.sent += 1;
         if target == self.me || !self.waiting[target].is_empty() {
             self.waiting[target].push_back(message);
             return;
@@ -66,6 +71,7 @@ impl<T> MeshEnd<T> {
     /// Takes the next message from anyone, in turn: one who sends a lot drowns out nobody.
     pub fn receive(&mut self) -> Option<T> {
         if let Some(message) = self.waiting[self.me].pop_front() {
+            self.received += 1;
             return Some(message);
         }
         let shards = self.inbox.len();
@@ -75,6 +81,7 @@ impl<T> MeshEnd<T> {
                 self.next = (source + 1) % shards;
                 // The sender may be waiting for room.
                 self.rang[source] |= ring.slots() == 0;
+                self.received += 1;
                 return Some(message);
             }
         }
@@ -97,6 +104,12 @@ impl<T> MeshEnd<T> {
                 self.bells[target].ring();
             }
         }
+    }
+
+    /// Messages sent and received since the start: when the sums over all shards are equal and stay
+    /// so, none is on its way.
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.sent, self.received)
     }
 
     /// True when [`MeshEnd::receive`] would give something, or messages of ours have room now.

@@ -7,9 +7,11 @@
 
 pub mod clock;
 pub mod doorbell;
+pub mod fault;
 pub mod mesh;
 pub mod probe;
 pub mod process;
+pub mod rights;
 pub mod socket;
 pub mod stream;
 pub mod thread;

@@ -31,7 +31,7 @@ pub struct SocketError {
 }
 
 /// Where a connection came from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Origin {
     /// TCP: address and port.
     Ip(std::net::SocketAddr),
@@ -200,6 +200,19 @@ fn socket_address(address: &Address) -> io::Result<SockAddr> {
 }
 
 impl Bound {
+    /// A listening socket of another process, for `address`. It is not ours before
+    /// [`Bound::claim`].
+    pub fn inherit(_spec: &BindSpec, address: &Address, fd: OwnedFd) -> Bound {
+        Bound { socket: Socket::from(fd), address: address.clone(), path: None }
+    }
+
+    /// The socket is ours now, and so is its path.
+    pub fn claim(&mut self) {
+        if let (Address::Unix(name), None) = (&self.address, &self.path) {
+            self.path = Some(PathGuard(name.into()));
+        }
+    }
+
     /// The address really bound (a port of 0 has become a number).
     pub fn local_addr(&self) -> String {
         match self.socket.local_addr().ok().and_then(|a| a.as_socket()) {
@@ -218,7 +231,7 @@ impl Bound {
         } else {
             ListenerKind::Tcp(TcpListener::from_std(fd.into())?)
         };
-        Ok(Listener { kind, _path: self.path })
+        Ok(Listener { kind, address: self.address, _path: self.path })
     }
 }
 
@@ -226,6 +239,7 @@ impl Bound {
 #[derive(Debug)]
 pub struct Listener {
     kind: ListenerKind,
+    address: Address,
     _path: Option<PathGuard>,
 }
 
@@ -236,6 +250,19 @@ enum ListenerKind {
 }
 
 impl Listener {
+    /// As in the configuration.
+    pub fn configured(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Another descriptor of the socket, to be given to another process.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        match &self.kind {
+            ListenerKind::Tcp(listener) => duplicate(listener),
+            ListenerKind::Unix(listener) => duplicate(listener),
+        }
+    }
+
     /// Waits for a connection. May be cancelled.
     pub async fn accept(&self) -> io::Result<(Fresh, Origin)> {
         match &self.kind {

@@ -3,6 +3,7 @@
 use crate::limits::RESYNC_MS;
 use crate::session::random::Random;
 use crate::time::Millis;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// `flags=` bits of `show peers`, as HAProxy 3.5 prints them.
@@ -62,7 +63,7 @@ pub enum Action {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Remote {
     shard: u32,
     /// It answered PARTIAL, or finished its shard: not asked again in this session.
@@ -70,7 +71,7 @@ struct Remote {
 }
 
 /// One `peers` section's learning. Times in ms.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Section {
     random: Random,
     flags: u32,
@@ -87,6 +88,8 @@ pub struct Section {
     /// has acked to our predecessor it will not send unasked (protocol.md 5.6), so a memory that
     /// was away for long would miss it for ever.
     untaught: bool,
+    /// Carried out at once, so that there are none between two steps.
+    #[serde(skip)]
     actions: VecDeque<Action>,
 }
 

@@ -19,11 +19,12 @@ use crate::time::Millis;
 use crate::wire::frame::{self, Cut, Frame};
 use crate::wire::message::{self, Control, Message};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Pushing on the fly: what the shards were told, and whether to tell them again.
-#[derive(Debug, Default)]
-struct Push {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Push {
     epoch: u32,
     announced: bool,
     /// Pushing was interrupted since the announcement.
@@ -33,34 +34,34 @@ struct Push {
 /// An established session. See the module's head.
 #[derive(Debug)]
 pub struct Session<L> {
-    params: SessionParams,
-    output: VecDeque<Output>,
+    pub(super) params: SessionParams,
+    pub(super) output: VecDeque<Output>,
     /// Bytes waiting in `output`.
-    waiting: usize,
-    timers: Timers,
-    incoming: Incoming<L>,
+    pub(super) waiting: usize,
+    pub(super) timers: Timers,
+    pub(super) incoming: Incoming<L>,
     /// What the bytes received since the last [`Session::close_round`] gave.
-    round: Round,
-    rounds: Rounds,
-    ledger: Ledger,
-    flight: Flight,
-    learn: Learn,
-    teach: Teach,
-    lessons: u32,
-    push: Push,
+    pub(super) round: Round,
+    pub(super) rounds: Rounds,
+    pub(super) ledger: Ledger,
+    pub(super) flight: Flight,
+    pub(super) learn: Learn,
+    pub(super) teach: Teach,
+    pub(super) lessons: u32,
+    pub(super) push: Push,
     /// Our table whose DEFINE was sent last.
-    defined_out: Option<usize>,
+    pub(super) defined_out: Option<usize>,
     /// Acked ids by table when the last lesson out began.
-    origins: Vec<u32>,
-    counters: Counters,
+    pub(super) origins: Vec<u32>,
+    pub(super) counters: Counters,
     /// Bytes of an incomplete message the caller keeps.
-    partial: usize,
-    confirms_owed: u32,
+    pub(super) partial: usize,
+    pub(super) confirms_owed: u32,
     /// Updates wait: an old process is to teach first.
-    holding: bool,
+    pub(super) holding: bool,
     /// One does, and so does what is behind it.
-    held: bool,
-    closed: bool,
+    pub(super) held: bool,
+    pub(super) closed: bool,
 }
 
 impl<L: Layout> Session<L> {

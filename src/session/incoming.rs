@@ -28,12 +28,12 @@ pub struct RxTable<L> {
     /// Last id acked.
     pub last_acked: u32,
     /// Last id of any update, which implicit ids continue.
-    running: u32,
+    pub(super) running: u32,
     /// `last_get` moved since the round was closed.
-    dirty: bool,
-    layout: Arc<L>,
+    pub(super) dirty: bool,
+    pub(super) layout: Arc<L>,
     /// The DEFINE as received, to know a repetition.
-    payload: Box<[u8]>,
+    pub(super) payload: Box<[u8]>,
 }
 
 /// What became of an update.
@@ -64,15 +64,15 @@ pub enum Defined {
 /// See the module's head.
 #[derive(Debug)]
 pub struct Incoming<L> {
-    tables: Vec<RxTable<L>>,
+    pub(super) tables: Vec<RxTable<L>>,
     /// Slot in `tables` by the peer's id. At most one id a table, so bounded as `tables` is.
-    by_id: AHashMap<i32, usize>,
+    pub(super) by_id: AHashMap<i32, usize>,
     /// Slot in `tables` by our table.
-    by_table: AHashMap<usize, usize>,
-    current: Option<usize>,
-    dictionary: RxDictionary,
-    dirty: Vec<usize>,
-    reported: HashSet<Vec<u8>>,
+    pub(super) by_table: AHashMap<usize, usize>,
+    pub(super) current: Option<usize>,
+    pub(super) dictionary: RxDictionary,
+    pub(super) dirty: Vec<usize>,
+    pub(super) reported: HashSet<Vec<u8>>,
 }
 
 impl<L> Default for Incoming<L> {

@@ -10,6 +10,7 @@ use crate::limits::{ACK_SEARCHES_MAX, FLIGHT_BATCHES_MAX, FLIGHT_BYTES_MAX};
 use crate::wire::frame::{self, Cut};
 use crate::wire::{KeyShape, Message, Update};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 /// Changes of one table from one shard, encoded once for all peers.
@@ -36,7 +37,7 @@ pub struct ChangeBatch {
 }
 
 /// One table's cursors.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Cursors {
     /// By source: everything before this position is confirmed.
     confirmed: Vec<u64>,
@@ -47,7 +48,7 @@ struct Cursors {
 }
 
 /// What a peer has confirmed; survives its sessions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     tables: Vec<Cursors>,
 }
@@ -100,7 +101,7 @@ impl Ledger {
 }
 
 /// A batch sent and not acked.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Sent {
     first_uid: u32,
     last_uid: u32,
@@ -149,7 +150,7 @@ pub enum AckResult {
 }
 
 /// One table's batches in order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct InFlight {
     queue: VecDeque<Sent>,
     /// Last id acked in this session.
@@ -157,7 +158,7 @@ struct InFlight {
 }
 
 /// Batches of one session that are sent and not acked, by table.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Flight {
     tables: Vec<InFlight>,
     batches: usize,

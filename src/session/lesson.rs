@@ -5,9 +5,10 @@
 
 use crate::limits::LESSON_STALL_MS;
 use crate::time::Millis;
+use serde::{Deserialize, Serialize};
 
 /// Learning from this peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Learn {
     /// The section has not chosen this session.
     #[default]
@@ -53,7 +54,7 @@ impl Learn {
 pub type Tails = Vec<(usize, usize, u64)>;
 
 /// Teaching this peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Teach {
     /// Nobody asked, or the last lesson is confirmed.
     #[default]

@@ -13,19 +13,20 @@ use crate::limits::{
     COLLISION_DELAY_MIN_MS, COLLISION_DELAY_SPREAD_MS, RECONNECT_MS, REFUSED_BACKOFF_MAX_MS,
 };
 use crate::time::Millis;
+use serde::{Deserialize, Serialize};
 
 /// Names one connection of a link.
 pub type Ticket = u64;
 
 /// Stage of the connection that counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Stage {
     Connecting,
     Hello,
     Established,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Current {
     ticket: Ticket,
     stage: Stage,
@@ -69,7 +70,7 @@ pub enum Down {
 }
 
 /// Counts for `show peers`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkCounters {
     /// Connections begun or accepted.
     pub new_conn: u64,
@@ -82,7 +83,7 @@ pub struct LinkCounters {
 }
 
 /// See the module's head.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Link {
     local: bool,
     random: Random,

@@ -19,6 +19,7 @@ pub mod lesson;
 pub mod link;
 pub mod random;
 pub mod rounds;
+pub mod state;
 pub mod status;
 pub mod timers;
 
@@ -26,11 +27,13 @@ pub use established::Session;
 pub use handshake::{Accepting, Dialling};
 pub use ledger::{ChangeBatch, Ledger};
 pub use link::Link;
+pub use state::{BadState, NotAtRest, SessionState};
 pub use status::{Counters, SessionStatus, TableStatus};
 
 use crate::wire::definition::{Definition, Step};
 use crate::wire::{DecodeError, ErrorCode, FrameError, KeyShape};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -111,7 +114,7 @@ pub enum Refusal {
 }
 
 /// What a session knows when it is established.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionParams {
     /// The other side is our own name: a process being replaced, or its successor.
     pub local: bool,

@@ -1,7 +1,9 @@
 //! Seeded random numbers for delays and choices: SplitMix64, so that a run can be repeated.
 
+use serde::{Deserialize, Serialize};
+
 /// A generator; equal seeds give equal numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Random(u64);
 
 impl Random {

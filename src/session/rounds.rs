@@ -38,6 +38,16 @@ pub struct Rounds {
 }
 
 impl Rounds {
+    /// None are open, and the next one is number `first`.
+    pub fn starting_at(first: u64) -> Rounds {
+        Rounds { first, ..Rounds::default() }
+    }
+
+    /// The number of the next round.
+    pub fn next(&self) -> u64 {
+        self.first + self.open.len() as u64
+    }
+
     /// Adds a round and gives its number.
     pub fn push(&mut self, round: Round) -> u64 {
         self.open.push_back(round);

@@ -1,7 +1,9 @@
 //! What `show peers`, metrics and logs say about a session.
 
+use serde::{Deserialize, Serialize};
+
 /// Counts of one session since it was established.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Messages received.
     pub messages_in: u64,

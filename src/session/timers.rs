@@ -5,9 +5,10 @@
 
 use crate::limits::{HEARTBEAT_MS, SILENCE_GRACE_MS, SILENCE_MS};
 use crate::time::Millis;
+use serde::{Deserialize, Serialize};
 
 /// See the module's head. Times in ms.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Timers {
     heartbeat: Millis,
     silence: Millis,
@@ -43,6 +44,11 @@ impl Timers {
     pub fn heard(&mut self, now: Millis) {
         self.silence = now.plus(SILENCE_MS);
         self.late = false;
+    }
+
+    /// We did not read for a while, and go on now: the peer's bytes may wait to be read.
+    pub fn resumed(&mut self, now: Millis) {
+        self.silence = self.silence.max(now.plus(SILENCE_GRACE_MS));
     }
 
     /// When [`Timers::due`] may have something.

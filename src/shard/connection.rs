@@ -11,6 +11,7 @@ use crate::engine::stream::is_interrupted;
 use crate::engine::{Doorbell, Engine, Stream, breathe};
 use crate::limits::{READ_CHUNK, WRITE_BATCH_MAX};
 use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -52,7 +53,7 @@ impl LocalBell {
 }
 
 /// Something to write, in order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Tx {
     /// Bytes.
     Bytes(Bytes),
@@ -110,22 +111,19 @@ pub struct ConnIo {
 impl ConnIo {
     /// Starts both tasks on this thread. `leftover` was read behind the handshake.
     pub fn start(stream: Stream, leftover: &[u8], bell: LocalBell) -> Rc<ConnIo> {
-        ConnIo::resume(stream, leftover, VecDeque::new(), bell)
+        let received = BytesMut::from(leftover);
+        let halted = Halted { received, queue: VecDeque::new(), credits: Vec::new() };
+        ConnIo::resume(stream, halted, bell)
     }
 
-    /// Starts both tasks where another process has stopped: with what it had `received` and not
-    /// taken, and what it had not written.
-    pub fn resume(
-        stream: Stream,
-        received: &[u8],
-        queue: VecDeque<Tx>,
-        bell: LocalBell,
-    ) -> Rc<ConnIo> {
+    /// Starts both tasks where another process's have stopped.
+    pub fn resume(stream: Stream, halted: Halted, bell: LocalBell) -> Rc<ConnIo> {
+        let Halted { received, queue, credits } = halted;
         let mut buffer = BytesMut::with_capacity(READ_CHUNK + received.len());
-        buffer.extend_from_slice(received);
+        buffer.extend_from_slice(&received);
         let inbound = Inbound { filled: Some(buffer), ..Inbound::default() };
         let queued_bytes = queue.iter().map(Tx::len).sum();
-        let outbound = Outbound { queue, queued_bytes, ..Outbound::default() };
+        let outbound = Outbound { queue, queued_bytes, credits, ..Outbound::default() };
         let io = Rc::new(ConnIo {
             stream,
             frozen: Cell::new(false),

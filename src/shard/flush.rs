@@ -10,9 +10,10 @@ use crate::limits::{CHUNK_BYTES, CHUNK_CREDITS, DICTIONARY_SLOTS, TICK_ROWS};
 use crate::session::ChangeBatch;
 use crate::table::{Entry, ScanCursor, TablePart, Timing, Trimmed, encode_update, peer_shard};
 use crate::wire::DataType;
-use crate::wire::dictionary::TxDictionary;
+use crate::wire::dictionary::{TxDictionary, TxDictionaryState};
 use ahash::AHashMap;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -32,11 +33,27 @@ struct Subscriber {
     catching_up: Option<CatchUp>,
 }
 
+#[derive(Clone, Serialize, Deserialize)]
 struct CatchUp {
     index: usize,
     scan: ScanCursor,
     /// Log position to go on from: that of the newest change when the scan began.
     resume: u64,
+}
+
+/// A subscriber on its way to another process.
+#[derive(Serialize, Deserialize)]
+pub struct SubscriberState {
+    /// Its session.
+    pub conn: ConnKey,
+    epoch: u32,
+    section: usize,
+    filter: Option<KeyFilter>,
+    timed: bool,
+    credits: u32,
+    cursors: Vec<u64>,
+    dictionary: TxDictionaryState,
+    catching_up: Option<CatchUp>,
 }
 
 #[derive(Clone, Default)]
@@ -119,6 +136,41 @@ impl Flush {
             s.credits = (s.credits + 1).min(CHUNK_CREDITS);
             self.pending = true;
         }
+    }
+
+    /// All subscribers, for another process.
+    pub fn export(&self) -> Vec<SubscriberState> {
+        let state = |s: &Subscriber| SubscriberState {
+            conn: s.conn,
+            epoch: s.epoch,
+            section: s.section,
+            filter: s.filter,
+            timed: s.timed,
+            credits: s.credits,
+            cursors: s.cursors.clone(),
+            dictionary: s.dictionary.export(),
+            catching_up: s.catching_up.clone(),
+        };
+        self.subscribers.iter().map(state).collect()
+    }
+
+    /// Takes a subscriber over. False when it does not fit.
+    pub fn import(&mut self, state: SubscriberState, shard: usize, shards: usize) -> bool {
+        let mut dictionary = own_dictionary(shard, shards);
+        let fits = dictionary.import(state.dictionary) && state.credits <= CHUNK_CREDITS;
+        self.pending = true;
+        self.subscribers.push(Subscriber {
+            conn: state.conn,
+            epoch: state.epoch,
+            section: state.section,
+            filter: state.filter,
+            timed: state.timed,
+            credits: state.credits,
+            cursors: state.cursors,
+            dictionary,
+            catching_up: state.catching_up,
+        });
+        fits
     }
 
     /// Filled dictionary slots by session.

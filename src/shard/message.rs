@@ -4,10 +4,11 @@
 use super::registry::Layout;
 use crate::session::ChangeBatch;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// A session, wherever it lives. The generation tells a slot's sessions apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ConnKey {
     /// Home shard.
     pub shard: u16,
@@ -55,7 +56,7 @@ pub enum Message {
 }
 
 /// The two streams an owner sends to a home, each with its own credits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CreditKind {
     /// [`Message::Changes`].
     Changes,
@@ -111,7 +112,7 @@ pub struct Item {
 }
 
 /// A peer that takes only a part of the keys (`shards` of a section, protocol.md 8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyFilter {
     /// The part it takes, 1 to `shards`.
     pub shard: u32,
@@ -137,7 +138,7 @@ pub struct Subscribe {
 }
 
 /// A session's wish for everything.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Teach {
     /// Who.
     pub conn: ConnKey,

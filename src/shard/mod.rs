@@ -15,18 +15,23 @@
 //! | `flush.rs` | local changes out |
 //! | `scan.rs` | lessons out |
 //! | `parts.rs` | this shard's rows |
+//! | `handover.rs` | the whole of it to another process |
+//! | `status.rs` | what it says of itself |
 
 pub mod apply;
 pub mod connection;
 pub mod flush;
+pub mod handover;
 pub mod message;
 pub mod parts;
 pub mod registry;
 pub mod scan;
 mod session_glue;
+mod status;
 #[cfg(test)]
 mod tests;
 
+pub use handover::prepare;
 pub use message::{ConnKey, KeyFilter};
 pub use parts::{Parts, PartsError};
 pub use registry::{Layout, Registry, Table};
@@ -37,15 +42,15 @@ use crate::engine::{Clock, Engine, Stream, breathe};
 use crate::limits::{
     EVENT_RETRY_MS, EVENT_SLOTS, EXPIRE_EVERY_MS, TICK_MESSAGES, TICK_US_MAX, TRIM_EVERY_MS,
 };
-use crate::session::{
-    CloseReason, Counters, Ledger, Refusal, Session, SessionParams, SessionStatus,
-};
+use crate::session::{CloseReason, Counters, Ledger, Refusal, Session, SessionParams};
 use apply::Router;
 use bytes::BytesMut;
 use connection::{ConnIo, LocalBell};
 use flush::Flush;
+use handover::{Freeze, Inherited, Step};
 use message::{Batch, CreditKind, Message};
 use scan::Lessons;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -90,6 +95,8 @@ pub enum Control {
     Close(SessionId),
     /// Run this, for the stats socket.
     Run(Job),
+    /// A step of a hand-over to another process.
+    Handover(Step),
     /// End all sessions and leave.
     Stop,
 }
@@ -214,6 +221,7 @@ impl Conn {
     }
 }
 
+#[derive(Clone, Serialize, Deserialize)]
 struct LessonOut {
     number: u32,
     missing: usize,
@@ -236,6 +244,8 @@ pub struct Shard {
     control: mpsc::Receiver<Control>,
     events: mpsc::Sender<ShardEvent>,
     unsent: VecDeque<ShardEvent>,
+    events_sent: u64,
+    freeze: Freeze,
     /// By section: whether a lesson we teach ends with FINISHED.
     up_to_date: Arc<Vec<AtomicBool>>,
     /// By section: whether remotes' updates wait for the old process's lesson.
@@ -286,11 +296,12 @@ pub struct ShardParams {
     /// By section: an old process is to teach before remotes' updates count. Ring every bell after
     /// taking it back.
     pub waits: Arc<Vec<AtomicBool>>,
+    /// What another process has handed over.
+    pub inherited: Option<Inherited>,
 }
 
 /// Runs a shard to its end, on its own thread.
-pub async fn run(params: ShardParams, clock: Clock) {
-    let mut shard = Shard::new(params);
+pub async fn run(mut shard: Shard, clock: Clock) {
     let bell = shard.bell.clone();
     loop {
         bell.clear();
@@ -338,6 +349,8 @@ impl Shard {
             control: params.control,
             events: params.events,
             unsent: VecDeque::new(),
+            events_sent: 0,
+            freeze: Freeze::default(),
             up_to_date: params.up_to_date,
             waits: params.waits,
             last_trim: Millis(0),
@@ -348,6 +361,9 @@ impl Shard {
 
     /// Everything a shard does, in order. True when there is more to do at once.
     fn tick(&mut self, now: Millis) -> bool {
+        if !self.is_working() {
+            return self.frozen_tick(now);
+        }
         let mut more = self.take_controls(now);
         more |= self.take_messages(now);
         more |= self.read_sessions(now);
@@ -374,36 +390,46 @@ impl Shard {
     }
 
     fn next_deadline(&self, now: Millis) -> Option<Millis> {
+        let events = (!self.unsent.is_empty()).then(|| now.plus(EVENT_RETRY_MS));
+        if !self.is_working() {
+            return events;
+        }
         let sessions = self.conns.iter().filter_map(|(_, c)| c.session.poll_timeout()).min();
         // Rows are exact on read; sweeping them a few at a time would only keep the CPU awake.
         let rows = self.parts.next_deadline().map(|at| at.max(now.plus(EXPIRE_EVERY_MS)));
         let cuts = self.conns.iter().filter_map(|(_, c)| c.cut_at).min();
-        let events = (!self.unsent.is_empty()).then(|| now.plus(EVENT_RETRY_MS));
         [sessions, rows, cuts, events].into_iter().flatten().min()
     }
 
     fn take_controls(&mut self, now: Millis) -> bool {
         for _ in 0..TICK_MESSAGES {
             let Ok(control) = self.control.try_recv() else { return false };
-            match control {
-                Control::Open(open) => self.open(*open, now),
-                Control::Learn(id) => self.with_session(id, now, |s| s.handle_learn(now)),
-                Control::Close(id) => {
-                    if let Some((_, conn)) = self.conns.iter_mut().find(|(_, c)| c.id == id) {
-                        conn.end();
-                    }
-                }
-                Control::Run(job) => {
-                    job(self, now);
-                    self.flush.changed();
-                }
-                Control::Stop => {
-                    self.stopping = true;
-                    self.conns.iter_mut().for_each(|(_, c)| c.end());
-                }
+            if let Some(control) = self.may_wait(control) {
+                self.take_control(control, now);
             }
         }
         true
+    }
+
+    fn take_control(&mut self, control: Control, now: Millis) {
+        match control {
+            Control::Open(open) => self.open(*open, now),
+            Control::Learn(id) => self.with_session(id, now, |s| s.handle_learn(now)),
+            Control::Close(id) => {
+                if let Some((_, conn)) = self.conns.iter_mut().find(|(_, c)| c.id == id) {
+                    conn.end();
+                }
+            }
+            Control::Run(job) => {
+                job(self, now);
+                self.flush.changed();
+            }
+            Control::Handover(step) => self.handover(step, now),
+            Control::Stop => {
+                self.stopping = true;
+                self.conns.iter_mut().for_each(|(_, c)| c.end());
+            }
+        }
     }
 
     fn take_messages(&mut self, now: Millis) -> bool {
@@ -551,39 +577,8 @@ impl Shard {
                 self.unsent.push_front(event);
                 return;
             }
+            self.events_sent += 1;
         }
-    }
-
-    /// States of the sessions that live here, for `show peers`.
-    pub fn statuses(&self) -> Vec<(SessionId, ConnKey, SessionStatus)> {
-        self.conns.iter().map(|(_, c)| (c.id, c.key, c.session.status())).collect()
-    }
-
-    /// Server names this shard's changes have given ids to, by session, for `show peers dict`.
-    pub fn names_sent(&self) -> Vec<(ConnKey, flush::Names)> {
-        self.flush.names_sent()
-    }
-
-    /// Server names received on session `id`, for `show peers dict`.
-    pub fn dictionary(&self, id: SessionId) -> Vec<Option<Vec<u8>>> {
-        let conn = self.conns.iter().find(|(_, c)| c.id == id);
-        conn.map_or(Vec::new(), |(_, c)| c.session.dictionary().map(|s| s.map(Vec::from)).collect())
-    }
-
-    /// Sums over this shard's tables and sessions, for `show info`.
-    pub fn sums(&mut self, now: Millis) -> Sums {
-        let mut sums = self.parts.sums(now);
-        for (_, conn) in &self.conns {
-            let counters = conn.session.counters();
-            sums.updates_in += counters.updates_in;
-            sums.updates_out += counters.updates_out + counters.entries_taught;
-            sums.updates_ignored += counters.updates_ignored;
-            sums.bytes_out += counters.bytes_out;
-        }
-        sums.busy_us = self.ticks.sum_us;
-        sums.tick_p99_us = self.ticks.histogram.value_at_quantile(0.99);
-        sums.tick_max_us = self.ticks.histogram.max();
-        sums
     }
 
     fn is_up_to_date(&self, section: usize) -> bool {

@@ -8,6 +8,7 @@ use super::registry::{Registry, Table};
 use crate::Millis;
 use crate::limits::TICK_ROWS;
 use crate::table::{TableError, TablePart};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -70,6 +71,40 @@ impl Parts {
     /// This shard's part of table `id`, if it has been used.
     pub fn get_mut(&mut self, id: usize) -> Option<&mut TablePart> {
         self.parts.get_mut(id)?.as_mut()
+    }
+
+    /// All parts for another process: table, header, memory. The parts stay as they are, and must
+    /// not be touched while the other process may have them.
+    pub fn export(&self, now: Millis) -> Result<Vec<(usize, Vec<u8>, Vec<OwnedFd>)>, String> {
+        let parts = self.parts.iter().enumerate();
+        let used = parts.filter_map(|(id, part)| part.as_ref().map(|part| (id, part)));
+        used.map(|(id, part)| {
+            let name = &part.spec().name;
+            let (header, fds) = part.export(now).map_err(|e| format!("table '{name}': {e}"))?;
+            Ok((id, header, fds))
+        })
+        .collect()
+    }
+
+    /// A part of another process becomes ours; nothing in it is touched yet.
+    pub fn adopt(
+        &mut self,
+        id: usize,
+        header: &[u8],
+        fds: Vec<OwnedFd>,
+        now: Millis,
+    ) -> Result<(), String> {
+        let table = self.registry.get(id).ok_or("a table that does not exist here")?;
+        let (hasher, shard) = (self.registry.hasher.clone(), self.shard as u32);
+        let part =
+            TablePart::adopt(table.spec.clone(), hasher, table.place, shard, (header, fds), now)
+                .map_err(|error| format!("table '{}': {error}", table.spec.name))?;
+        if self.parts.len() <= id {
+            self.parts.resize_with(id + 1, || None);
+        }
+        self.parts[id] = Some(part);
+        self.touch(id);
+        Ok(())
     }
 
     /// Remembers that table `id` has changed in this tick.

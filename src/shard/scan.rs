@@ -9,8 +9,9 @@ use crate::Millis;
 use crate::engine::mesh::MeshEnd;
 use crate::limits::{CHUNK_BYTES, CHUNK_CREDITS, TICK_CHUNKS, TICK_ROWS};
 use crate::table::{ScanCursor, Timing, encode_update};
-use crate::wire::dictionary::TxDictionary;
+use crate::wire::dictionary::{TxDictionary, TxDictionaryState};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -23,6 +24,20 @@ struct Lesson {
     cursor: ScanCursor,
     credits: u32,
     dictionary: TxDictionary,
+    tails: Vec<u64>,
+    skipped: u64,
+}
+
+/// A lesson on its way to another process.
+#[derive(Serialize, Deserialize)]
+pub struct LessonState {
+    /// Whose it is.
+    pub wish: Teach,
+    tables: usize,
+    at: usize,
+    cursor: ScanCursor,
+    credits: u32,
+    dictionary: TxDictionaryState,
     tails: Vec<u64>,
     skipped: u64,
 }
@@ -68,6 +83,44 @@ impl Lessons {
         if let Some(lesson) = self.lessons.iter_mut().find(|l| l.wish.conn == conn) {
             lesson.credits = (lesson.credits + 1).min(CHUNK_CREDITS);
         }
+    }
+
+    /// All lessons, for another process.
+    pub fn export(&self) -> Vec<LessonState> {
+        let state = |l: &Lesson| LessonState {
+            wish: l.wish.clone(),
+            tables: l.tables.len(),
+            at: l.at,
+            cursor: l.cursor,
+            credits: l.credits,
+            dictionary: l.dictionary.export(),
+            tails: l.tails.clone(),
+            skipped: l.skipped,
+        };
+        self.lessons.iter().map(state).collect()
+    }
+
+    /// Goes on with a lesson of another process. False when it does not fit.
+    pub fn import(&mut self, state: LessonState, parts: &Parts, shards: usize) -> bool {
+        // Tables that were created since the lesson began are none of it, and come behind.
+        let mut tables = parts.registry().of_section(state.wish.section);
+        tables.truncate(state.tables);
+        let mut dictionary = own_dictionary(parts.shard(), shards);
+        let fits = dictionary.import(state.dictionary)
+            && tables.len() == state.tables
+            && state.at <= state.tables
+            && state.credits <= CHUNK_CREDITS;
+        self.lessons.push(Lesson {
+            wish: state.wish,
+            tables,
+            at: state.at,
+            cursor: state.cursor,
+            credits: state.credits,
+            dictionary,
+            tails: state.tails,
+            skipped: state.skipped,
+        });
+        fits
     }
 
     /// Encodes a bounded number of chunks; true when more can be encoded at once.

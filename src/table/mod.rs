@@ -29,6 +29,7 @@ pub mod changes;
 pub mod encode;
 pub mod entry;
 mod expiry;
+pub mod export;
 mod index;
 pub mod key;
 pub mod layout;

@@ -96,7 +96,7 @@ pub enum SetError {
 }
 
 /// Where a scan goes on. Starts at `Default`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ScanCursor(u32);
 
 /// See the module's head.
@@ -139,6 +139,11 @@ impl TablePart {
         let table = u64::from(place.local_id & 0xffff) + 1;
         let id_base = table << 44 | u64::from(shard & 0xfff) << 32;
         Ok(TablePart { spec, place, store, changes: ChangeLog::new(CHANGES_MAX, 1), id_base })
+    }
+
+    /// The change log goes on at `head`; what was before it is forgotten.
+    pub(super) fn begin_changes_at(&mut self, head: u64) {
+        self.changes = ChangeLog::new(CHANGES_MAX, head);
     }
 
     /// The table.

@@ -7,6 +7,7 @@ use super::error::{DecodeError, What};
 use super::varint::{self, Reader};
 use crate::limits::{DICTIONARY_SLOTS, SERVER_KEY_MAX};
 use ahash::AHashMap;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -40,6 +41,13 @@ impl RxDictionary {
         }
     }
 
+    /// A dictionary with these slots; missing ones are empty, and ids that no peer can name are
+    /// left out.
+    pub fn from_slots(mut slots: Vec<Option<Vec<u8>>>) -> RxDictionary {
+        slots.resize(DICTIONARY_SLOTS, None);
+        RxDictionary { slots: slots.into_iter().map(|s| s.map(Arc::from)).collect() }
+    }
+
     /// All 128 slots in order, for `show peers dict`.
     pub fn slots(&self) -> impl Iterator<Item = Option<&[u8]>> {
         self.slots.iter().map(|s| s.as_deref())
@@ -49,6 +57,14 @@ impl RxDictionary {
 /// Index of a wire id, which decoding has checked to be in 1..=128.
 fn slot(id: u8) -> usize {
     usize::from(id).saturating_sub(1) % DICTIONARY_SLOTS
+}
+
+/// A [`TxDictionary`] on its way to another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TxDictionaryState {
+    next: usize,
+    /// As the ids of [`TxDictionary::with_ids`].
+    slots: Vec<Option<Vec<u8>>>,
 }
 
 /// Strings we have sent. Slots are given round-robin, as HAProxy does; a hit does not move a slot.
@@ -80,6 +96,24 @@ impl TxDictionary {
             first: ids.start,
             next: 0,
         }
+    }
+
+    /// What another process needs to go on with the same ids.
+    pub fn export(&self) -> TxDictionaryState {
+        let slots = self.slots.iter().map(|s| s.as_deref().map(<[u8]>::to_vec));
+        TxDictionaryState { next: self.next, slots: slots.collect() }
+    }
+
+    /// Goes on where `state` stood. False when it does not belong to this range of ids.
+    pub fn import(&mut self, state: TxDictionaryState) -> bool {
+        if state.slots.len() != self.slots.len() || state.next >= self.slots.len() {
+            return false;
+        }
+        self.next = state.next;
+        self.slots = state.slots.into_iter().map(|s| s.map(Arc::from)).collect();
+        let ids = (self.first..).zip(&self.slots);
+        self.ids = ids.filter_map(|(id, s)| s.clone().map(|text| (text, id))).collect();
+        true
     }
 
     /// Appends the wire value of `text`: id alone when the peer has it, id and text otherwise. A

@@ -3,6 +3,7 @@
 
 mod acks;
 mod input;
+mod instant;
 mod lessons;
 mod model;
 mod mutate;

@@ -1,5 +1,6 @@
 //! One node of the [`world`](crate::world): what coordinator and shards do, in the plainest way.
 
+use crate::instant::copy;
 use crate::model::{Collect, Got, ModelLayout, ModelTables};
 use crate::store::{SOURCES, Store};
 use crate::world::Net;
@@ -11,7 +12,8 @@ use stickring::session::handshake::{Accepted, Dialled};
 use stickring::session::link::{Admission, Down};
 use stickring::session::random::Random;
 use stickring::session::{
-    Accepting, CloseReason, Dialling, Event, Ledger, Link, Output, Session, SessionParams,
+    Accepting, CloseReason, Dialling, Event, Ledger, Link, NotAtRest, Output, Session,
+    SessionParams,
 };
 use stickring::wire::hello::Status;
 
@@ -65,6 +67,11 @@ pub struct Node {
     ids: u64,
     /// Updates applied at most in one go, so that rounds pile up; `None`: all.
     pub lazy: bool,
+    /// At moments this picks, everything becomes data and then a node again, as when another
+    /// process takes over.
+    pub reborn: Option<Random>,
+    /// Sessions that went that way.
+    pub rebirths: u32,
 }
 
 impl Node {
@@ -93,6 +100,8 @@ impl Node {
             random,
             ids: 0,
             lazy: false,
+            reborn: None,
+            rebirths: 0,
         }
     }
 
@@ -212,7 +221,28 @@ impl Node {
                 Action::LocalGivenUp => {}
             }
         }
+        if self.reborn.as_mut().is_some_and(|random| random.below(3) == 0) {
+            self.be_reborn();
+        }
         progress
+    }
+
+    /// See [`Node::reborn`]. Sessions in the middle of something stay as they are.
+    fn be_reborn(&mut self) {
+        for conn in &mut self.conns {
+            let Stage::Up(session) = &mut conn.stage else { continue };
+            let state = match session.export() {
+                Ok(state) => state,
+                Err(NotAtRest::Rounds(_)) if !conn.rounds.is_empty() => continue,
+                Err(NotAtRest::Output) => continue,
+                Err(error) => panic!("{error}"),
+            };
+            **session = Session::import(copy(&state), &mut self.tables).unwrap();
+            self.rebirths += 1;
+        }
+        self.section = copy(&self.section);
+        self.links = copy(&self.links);
+        self.ledgers = copy(&self.ledgers);
     }
 
     fn dials(&mut self, net: &mut Net) -> bool {

@@ -93,8 +93,7 @@ impl Ours {
     fn replace(&mut self, engine: Engine) {
         let halted = self.io.halted(None);
         let stream = Stream::new(engine, self.io.duplicate().unwrap()).unwrap();
-        self.credits += halted.credits.len() as u32;
-        self.io = ConnIo::resume(stream, &halted.received, halted.queue, self.bell.clone());
+        self.io = ConnIo::resume(stream, halted, self.bell.clone());
     }
 }
 

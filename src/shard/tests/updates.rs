@@ -160,6 +160,7 @@ fn shard(
         updates_at_once: None,
         up_to_date: Arc::new(vec![AtomicBool::new(true)]),
         waits: Arc::new(vec![AtomicBool::new(false)]),
+        inherited: None,
     });
     (shard, ends.pop().unwrap(), control_tx, events_rx)
 }
