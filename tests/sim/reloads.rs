@@ -97,8 +97,8 @@ fn all_members_reload_at_once() {
         w.net.read_max = 1 + random.below(200) as usize;
         let mut current = [0, 1, 2];
         for round in 0..3 {
-            for at in 0..3 {
-                current[at] = w.reload(current[at]);
+            for node in &mut current {
+                *node = w.reload(*node);
                 w.run(random.below(170));
             }
             w.run(if round == 2 { 16_000 } else { random.below(3_000) });
