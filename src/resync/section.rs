@@ -235,8 +235,8 @@ impl Section {
         self.up_to_date() && !(self.untaught && self.has_remotes)
     }
 
-    /// Updates of remotes wait: what an old process is going to teach is older, and must not
-    /// overwrite them.
+    /// Remotes' updates wait, since what an old process is going to teach is older and must not
+    /// overwrite them, and so do their requests for a lesson.
     pub fn holds_remotes(&self) -> bool {
         self.waits_for_local()
     }

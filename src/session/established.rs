@@ -57,9 +57,9 @@ pub struct Session<L> {
     /// Bytes of an incomplete message the caller keeps.
     pub(super) partial: usize,
     pub(super) confirms_owed: u32,
-    /// Updates wait: an old process is to teach first.
+    /// An old process is to teach first: see [`Session::hold`].
     pub(super) holding: bool,
-    /// One does, and so does what is behind it.
+    /// Something waits for that, and so does what is behind it.
     pub(super) held: bool,
     pub(super) closed: bool,
 }
@@ -117,7 +117,7 @@ impl<L: Layout> Session<L> {
         while !self.closed {
             let result = match frame::cut(&bytes[at..], self.params.bufsize) {
                 Ok(Cut::NeedMore(_)) => break,
-                Ok(Cut::Frame(frame)) if self.holding && message::is_update(&frame) => {
+                Ok(Cut::Frame(frame)) if self.holding && message::touches_tables(&frame) => {
                     self.held = true;
                     break;
                 }
@@ -292,9 +292,10 @@ impl<L: Layout> Session<L> {
         }
     }
 
-    /// Takes no update until [`Session::handle_release`], and nothing that comes behind one: the
-    /// old process teaches first. What the peer sends meanwhile is newer than its lesson, and would
-    /// be overwritten by it; unread it is not acked, so that nothing is lost either way.
+    /// Takes no update and no request for a lesson until [`Session::handle_release`], and nothing
+    /// that comes behind one: the old process teaches first. The peer's updates are newer than its
+    /// lesson, which would overwrite them, and unread they are not acked; and a lesson of ours would
+    /// lack what we have yet to learn, for a peer that asks once in its life (protocol.md 6.1).
     pub fn hold(&mut self) {
         self.holding = true;
     }
@@ -307,7 +308,7 @@ impl<L: Layout> Session<L> {
         }
     }
 
-    /// An update waits, unread.
+    /// Something waits for the old process's lesson, unread.
     pub fn is_held(&self) -> bool {
         self.held
     }
@@ -476,8 +477,8 @@ impl<L: Layout> Session<L> {
         None
     }
 
-    /// False while too many rounds wait to be applied, too much output waits to be polled, or an
-    /// update is held: the caller stops reading, and TCP holds the peer back.
+    /// False while too many rounds wait to be applied, too much output waits to be polled, or
+    /// something is held: the caller stops reading, and TCP holds the peer back.
     pub fn wants_read(&self) -> bool {
         !self.closed && !self.held && !self.rounds.is_full() && self.waiting < SESSION_OUTPUT_MAX
     }

@@ -44,7 +44,7 @@ impl Shard {
         let buffer = self.take_bytes(slot, buffer, now);
         let conn = &mut self.conns[slot];
         if conn.session.is_held() && conn.io.ended().is_none() {
-            // An update that must wait: what was read is looked at again when it may go on.
+            // What was read is looked at again when the old process has taught.
             conn.held = Some(buffer);
         } else {
             conn.io.give_back(buffer);

@@ -108,15 +108,20 @@ pub enum Message<'a> {
     Unknown,
 }
 
-/// True for the four forms of an update.
-pub fn is_update(frame: &Frame<'_>) -> bool {
+/// True for what asks for the tables or changes them: a request for a lesson, and the four forms of
+/// an update.
+pub fn touches_tables(frame: &Frame<'_>) -> bool {
     let updates = [
         kind::UPDATE,
         kind::UPDATE_INCREMENTAL,
         kind::UPDATE_TIMED,
         kind::UPDATE_INCREMENTAL_TIMED,
     ];
-    frame.class == class::TABLE && updates.contains(&frame.kind)
+    match frame.class {
+        class::TABLE => updates.contains(&frame.kind),
+        class::CONTROL => frame.kind == Control::ResyncRequest as u8,
+        _ => false,
+    }
 }
 
 impl<'a> Message<'a> {
