@@ -292,10 +292,10 @@ impl<L: Layout> Session<L> {
         }
     }
 
-    /// Takes no update and no request for a lesson until [`Session::handle_release`], and nothing
-    /// that comes behind one: the old process teaches first. The peer's updates are newer than its
-    /// lesson, which would overwrite them, and unread they are not acked; and a lesson of ours would
-    /// lack what we have yet to learn, for a peer that asks once in its life (protocol.md 6.1).
+    /// Takes no update and no request for a lesson until [`Session::handle_release`]: the old
+    /// process teaches first. The peer's updates are newer than its lesson, which would overwrite
+    /// them, and unread they are not acked; and a lesson of ours would lack what we have yet to
+    /// learn, for a peer that asks once in its life (protocol.md 6.1).
     pub fn hold(&mut self) {
         self.holding = true;
     }
