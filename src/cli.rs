@@ -72,6 +72,18 @@ pub struct Args {
     /// `-dC`: print the configuration as it was understood.
     #[arg(long = "dC")]
     pub dump: bool,
+    /// `-sf`, `-st`: the processes to take over from.
+    #[arg(skip)]
+    pub old: OldProcesses,
+}
+
+/// The processes that `-sf` and `-st` name: whose place we take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OldProcesses {
+    /// Their pids, in order; all lists together, as HAProxy.
+    pub pids: Vec<i32>,
+    /// `-st` came last: they get SIGTERM, not SIGUSR1.
+    pub terminate: bool,
 }
 
 impl Args {
@@ -113,8 +125,6 @@ const OPTIONS: &[(&str, usize)] = &[
 
 /// Options of HAProxy's that this version does not have, and what to do instead.
 const REFUSED: &[(&str, &str)] = &[
-    ("-sf", "taking over from an old process; stop it first, its peers teach us"),
-    ("-st", "taking over from an old process; stop it first, its peers teach us"),
     ("-x", "taking over listening sockets; pass them with 'fd@N' addresses"),
     ("-W", "the master and worker mode; run one process"),
     ("-Ws", "the master and worker mode with systemd; run one process with Type=simple"),
@@ -146,22 +156,41 @@ where
         }
     }
     let mut plain = vec!["stickring".to_owned()];
-    let mut words = words.into_iter().skip(1);
+    let mut old = OldProcesses::default();
+    let mut words = words.into_iter().skip(1).peekable();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--" => plain.extend(words.by_ref().map(|file| format!("--f={file}"))),
             "-h" | "--help" => return Err(stdout(help(), 0)),
             "-v" | "--version" => return Err(stdout(version(), 0)),
             "-vv" => return Err(stdout(version() + &build(), 0)),
+            "-sf" | "-st" => {
+                old.terminate = word == "-st";
+                while let Some(list) = words.next_if(|next| !next.starts_with('-')) {
+                    pids(&word, &list, &mut old.pids)?;
+                }
+            }
             other => plain.push(option(other, &mut words)?),
         }
     }
-    Args::try_parse_from(plain).map_err(|error| {
+    let args = Args::try_parse_from(plain).map_err(|error| {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
         let first = first.trim_start_matches("error: ").replace("--", "-");
         usage(&first)
-    })
+    })?;
+    Ok(Args { old, ..args })
+}
+
+/// The pids of one word behind `-sf` or `-st`; a quoted list has several.
+fn pids(option: &str, list: &str, pids: &mut Vec<i32>) -> Result<(), CliExit> {
+    for word in list.split_whitespace() {
+        match word.parse::<i32>() {
+            Ok(pid) if pid > 0 => pids.push(pid),
+            _ => return Err(usage(&format!("'{word}' behind '{option}' is not a process id."))),
+        }
+    }
+    Ok(())
 }
 
 /// One of HAProxy's options as clap's `--name` or `--name=value`.
@@ -229,7 +258,8 @@ fn build() -> String {
 fn help() -> String {
     let mut out = String::from(
         "Usage : stickring [-f <cfgfile|cfgdir>]* [ -vcqVdD ] [ -L <name> ] [ -p <pidfile> ]\n\
-         \x20       [ -C <dir> ] [ -n <maxconn> ] [-- <cfgfile>*]\n\
+         \x20       [ -C <dir> ] [ -n <maxconn> ] [ -sf|-st [<pid>...] ]\n\
+         \x20       [-- <cfgfile>*]\n\
          \n\
          Without -f it listens on 127.0.0.1:10000 as peer 'stickring', accepts any peer from this\n\
          machine and creates each table from the first definition it sees.\n\n",
@@ -252,6 +282,8 @@ fn help() -> String {
         ("-db", "stays in the foreground, even with -D"),
         ("-d", "debug: stays in the foreground, even with -D"),
         ("-p <file>", "writes the process id to this file"),
+        ("-sf [pid ...]", "takes over from these processes: they hand over and leave (SIGUSR1)"),
+        ("-st [pid ...]", "the same, but they leave at once (SIGTERM)"),
         ("-n <n>", "limits connections"),
         ("-N <n>", "HAProxy's limit for each proxy: there are none here, a notice says so"),
         ("-v, -vv", "displays the version; with build options"),
@@ -298,6 +330,25 @@ mod tests {
     }
 
     #[test]
+    fn old_processes_are_listed_up_to_the_next_option() {
+        let old = |line: &str| read(line).unwrap().old;
+        let some = |pids: &[i32], terminate| OldProcesses { pids: pids.to_vec(), terminate };
+        assert_eq!(old("-sf 1 2 -q"), some(&[1, 2], false));
+        assert_eq!(old("-sf"), some(&[], false), "`-sf $(cat pidfile)` of the first start");
+        assert_eq!(old("-st -q"), some(&[], true));
+        assert_eq!(old("-sf 1 -q -st 2 3"), some(&[1, 2, 3], true));
+        assert_eq!(read("-sf 1 -- b").unwrap().files, ["b"]);
+        let quoted = parse(["stickring", "-sf", "4 5\n", "-q"]).unwrap();
+        assert_eq!((quoted.old, quoted.quiet), (some(&[4, 5], false), true));
+        for line in ["-sf x", "-sf 1x", "-st 0", "-sf 99999999999"] {
+            let exit = read(line).unwrap_err();
+            assert_eq!((exit.code, exit.to_stdout), (1, true), "{line}");
+            assert!(exit.text.contains("is not a process id."), "{line}: {}", exit.text);
+        }
+        assert!(read("-sf -5").unwrap_err().text.contains("unknown option '-5'."));
+    }
+
+    #[test]
     fn wrong_words_show_the_usage_on_stdout() {
         for (line, what) in [
             ("-zz", "unknown option '-zz'."),
@@ -321,9 +372,7 @@ mod tests {
 
     #[test]
     fn options_of_later_versions_are_refused_with_a_reason() {
-        for line in
-            ["-sf 1 2", "-st", "-x /run/s", "-W", "-Ws -f a", "-S /x", "-m 64", "-cc 1", "-4"]
-        {
+        for line in ["-x /run/s", "-W", "-Ws -f a", "-S /x", "-m 64", "-cc 1", "-4"] {
             let exit = read(line).unwrap_err();
             assert_eq!((exit.code, exit.to_stdout), (1, false), "{line}");
             let option = line.split(' ').next().unwrap();
@@ -337,6 +386,9 @@ mod tests {
         let exit = read("--help").unwrap_err();
         assert_eq!((exit.code, exit.to_stdout), (0, true));
         for (option, _) in OPTIONS {
+            assert!(exit.text.contains(&format!("        {option} ")), "{option}");
+        }
+        for option in ["-sf [pid ...]", "-st [pid ...]"] {
             assert!(exit.text.contains(&format!("        {option} ")), "{option}");
         }
         for (option, _) in REFUSED {

@@ -106,6 +106,12 @@ pub const TICK_MESSAGES: usize = 256;
 pub const HANDSHAKES_MAX: usize = 256;
 /// Pause after a failed accept, and the longest a status line may take to be written.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Between attempts to listen again where another process listens meanwhile.
+pub const RELISTEN_MS: u64 = 1_000;
+/// Attempts to bind while old processes let go of their addresses (as many as HAProxy makes) ...
+pub const BIND_TRIES: u32 = 200;
+/// ... and the pause between two of them: 2 s together.
+pub const BIND_PAUSE_MS: u64 = 10;
 /// Undeclared peers admitted at once, whatever the configuration says.
 pub const DYNAMIC_PEERS_MAX: usize = 1_024;
 /// Commands a shard may have waiting.

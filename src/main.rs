@@ -7,6 +7,8 @@ use stickring::cli::load::{SystemHost, read_sources};
 use stickring::cli::{self, Args};
 use stickring::config::{self, Config, Diagnostics, ParseOptions, Severity, Source};
 use stickring::coordinator::start::{self, Setup};
+use stickring::coordinator::takeover;
+use stickring::engine::old::OldProcesses;
 use stickring::engine::probe::probe;
 use stickring::engine::process::{self, Daemon};
 
@@ -103,21 +105,31 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
     if let Some(warning) = &probed.warning {
         said.line(Severity::Warning, warning);
     }
-    let opened = match start::open(&config) {
+    // A `pidfile` in haproxy.cfg is HAProxy's; like HAProxy, we write one in the background only.
+    let configured = config.pidfile.as_deref().filter(|_| args.background());
+    let pidfile = args.pidfile.as_deref().or(configured).map(process::Pidfile::open).transpose();
+    let pidfile = match pidfile {
+        Ok(pidfile) => pidfile,
+        Err(error) => return said.fail(&format!("{error}.")),
+    };
+    let old = OldProcesses::new(&args.old.pids, args.old.terminate);
+    let mut opened = match takeover::open_all(&config, &old) {
         Ok(opened) => opened,
         Err(error) => return said.fail(&format!("Starting: {error}.")),
     };
-    // A `pidfile` in haproxy.cfg is HAProxy's; like HAProxy, we write one in the background only.
-    let configured = config.pidfile.as_deref().filter(|_| args.background());
-    if let Some(path) = args.pidfile.as_deref().or(configured)
-        && let Err(error) = process::write_pidfile(path)
+    if let Some(pidfile) = pidfile
+        && let Err(error) = pidfile.write()
     {
-        return said.fail(&format!("cannot write pid file '{path}': {error}."));
+        return said.fail(&format!("{error}."));
+    }
+    if let Err(error) = opened.place() {
+        return said.fail(&format!("Starting: {error}."));
     }
     let hint = (args.files.is_empty() && !args.quiet).then(|| start::hint(&config, &opened));
     let setup = Setup {
         engine: probed.engine,
         opened,
+        has_old_process: old.any(),
         quiet: args.quiet,
         maxconn: args.maxconn,
         startup_logs: std::mem::take(&mut said.all),
@@ -126,6 +138,7 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         config,
     };
     let ended = start::start(setup, move || {
+        old.end();
         if let Some(hint) = hint {
             print(&hint);
         }

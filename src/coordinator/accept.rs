@@ -1,6 +1,7 @@
 //! Connections in: bounded in number and time until their hello is valid.
 
 use super::instant::Hold;
+use super::listeners::Door;
 use super::peers::{Admitted, Established};
 use super::{Node, Shared};
 use crate::engine::socket::{Fresh, Listener, Origin};
@@ -11,17 +12,18 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Accepts for `section` for ever.
+/// Accepts for `section` until the soft stop.
 pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
     let mut closing = node.borrow().closing.subscribe();
     let mut hold = Hold::new(&node, true);
+    let mut door = Door::new(listener, &node);
     loop {
         let accepted = tokio::select! {
             () = hold.begins() => {
-                hold.wait(&listener).await;
+                hold.wait(door.listener()).await;
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
             _ = closing.changed() => break,
         };
         match accepted {
@@ -48,7 +50,7 @@ pub async fn accept_loop(node: Shared, section: usize, listener: Listener) {
         }
     }
     // Nobody reaches us from here on: what is still in the queue comes again to our successor.
-    drop(listener);
+    drop(door);
     let mut node = node.borrow_mut();
     node.peer_listeners -= 1;
     node.poke.notify_one();

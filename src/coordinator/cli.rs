@@ -1,6 +1,7 @@
 //! The stats sockets' connections: bytes between a socket and [`CliConn`].
 
 use super::instant::Hold;
+use super::listeners::Door;
 use super::{Shared, commands};
 use crate::config::{CliLevel, SeverityOutput};
 use crate::engine::socket::{Fresh, Listener};
@@ -14,27 +15,32 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Accepts for the `stats socket` line number `line` for ever. `stats maxconn` bounds them
-/// together; more wait in the kernel's queue, as with HAProxy.
+/// Accepts for the `stats socket` line number `line`: at a path to the end, elsewhere until the
+/// soft stop. `stats maxconn` bounds them together; more wait in the kernel's queue, as with HAProxy.
 pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: Arc<Facts>) {
     let (level, severity) = {
         let node = node.borrow();
         let spec = &node.config.stats_sockets[line];
         (spec.level, spec.severity_output)
     };
+    let mut closing = node.borrow().closing.subscribe();
     let mut hold = Hold::new(&node, false);
+    let mut door = Door::new(listener, &node);
+    let path = door.listener().is_path();
     loop {
         let max = node.borrow().config.stats_maxconn as usize;
         let full = node.borrow().totals.cli_open >= max || node.borrow().is_full();
         let accepted = tokio::select! {
             () = hold.begins() => {
-                hold.wait(&listener).await;
+                hold.wait(door.listener()).await;
                 continue;
             }
             () = tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS / 10)), if full => {
                 continue;
             }
-            accepted = listener.accept(), if !full => accepted,
+            accepted = door.accept(), if !full => accepted,
+            // A port is the successor's now; at a path it has put its own socket there.
+            _ = closing.changed(), if !path => return,
         };
         match accepted {
             Ok((fresh, _)) => {

@@ -16,9 +16,11 @@
 //! | `cli.rs` | the stats socket's connections |
 //! | `commands.rs` | its commands, run across shards |
 //! | `report.rs` | what `show peers` and `show info` say |
+//! | `listeners.rs` | pausing and resuming all listening sockets |
 //! | `logger.rs` | log lines out |
 //! | `signals.rs` | signals, and how the node ends |
 //! | `start.rs` | from a configuration to running shards |
+//! | `takeover.rs` | opening sockets that an old process has |
 
 mod accept;
 mod cli;
@@ -26,11 +28,13 @@ mod commands;
 mod dial;
 mod handover;
 pub mod instant;
+mod listeners;
 pub mod logger;
 mod peers;
 mod report;
 mod signals;
 pub mod start;
+pub mod takeover;
 
 pub use logger::Logger;
 pub use start::{StartError, start};
@@ -97,6 +101,8 @@ pub struct Node {
     /// The last hand-over, from or to another process.
     handover: HandoverNumbers,
     closing: tokio::sync::watch::Sender<bool>,
+    /// SIGTTOU came: nothing listens.
+    paused: tokio::sync::watch::Sender<bool>,
     /// Listening sockets of peers sections that are open.
     peer_listeners: usize,
     /// Commands of the stats sockets under way, and those of them that change tables.

@@ -116,10 +116,12 @@ pub enum Admitted {
 }
 
 impl Section {
-    /// A section of the configuration, at its start. `strangers`: `accept-peers` admits some.
+    /// A section of the configuration, at its start. `has_old_process`: one was told to hand over
+    /// to us. `strangers`: `accept-peers` admits some.
     pub fn new(
         index: usize,
         spec: &PeersSection,
+        has_old_process: bool,
         strangers: bool,
         (now, wall_ms): (Millis, u64),
         seed: u64,
@@ -144,7 +146,7 @@ impl Section {
         peers.extend(remotes.enumerate().map(|(i, p)| peer(p, false, seed ^ (i as u64 + 1))));
         // Peers that are not declared may come and teach, too.
         let remotes = peers.len() - 1 + usize::from(strangers);
-        let brain = Brain::new(now, false, remotes, spec.shards, seed);
+        let brain = Brain::new(now, has_old_process, remotes, spec.shards, seed);
         Section {
             index,
             name: spec.name.clone(),

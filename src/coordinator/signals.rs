@@ -6,13 +6,15 @@ use crate::shard::Control;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Ends the node on SIGTERM (143), SIGINT (130), or when the soft stop that SIGUSR1 begins is over
-/// (0); SIGHUP logs the peers' states.
+/// (0); SIGHUP logs the peers' states, SIGTTOU and SIGTTIN pause and resume listening.
 pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender<i32>) {
     let kinds = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::user_defined1(),
         SignalKind::hangup(),
+        SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()),
+        SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()),
     ];
     let mut streams = Vec::new();
     for kind in kinds {
@@ -24,7 +26,7 @@ pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender
             }
         }
     }
-    let [term, int, usr1, hup] = &mut streams[..] else { return };
+    let [term, int, usr1, hup, ttou, ttin] = &mut streams[..] else { return };
     let over = node.borrow().over.clone();
     let (code, name) = loop {
         tokio::select! {
@@ -33,6 +35,8 @@ pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender
             _ = usr1.recv() => Node::soft_stop(&node),
             () = over.notified() => break (0, None),
             _ = hup.recv() => node.borrow().log_states(),
+            _ = ttou.recv() => node.borrow().pause(),
+            _ = ttin.recv() => node.borrow().resume(),
         }
     };
     let shards = {

@@ -52,22 +52,27 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Puts sockets of the file system in their place, when nothing else can fail.
+    pub fn place(&mut self) -> Result<(), SocketError> {
+        self.peers.iter_mut().chain(&mut self.stats).try_for_each(|(_, bound)| bound.place())
+    }
+
     /// Sockets of another process are ours from now on.
     fn claim(&mut self) {
         self.peers.iter_mut().chain(&mut self.stats).for_each(|(_, bound)| bound.claim());
     }
 }
 
-/// Opens everything the configuration listens on.
-pub fn open(config: &Config) -> Result<Opened, SocketError> {
+/// Opens everything the configuration listens on. `beside`: see [`listen`].
+pub fn open(config: &Config, beside: bool) -> Result<Opened, SocketError> {
     let mut opened = Opened { peers: Vec::new(), stats: Vec::new() };
     for (section, spec) in config.peers.iter().enumerate() {
         if let Some(bind) = &spec.bind {
-            opened.peers.extend(listen(bind)?.into_iter().map(|bound| (section, bound)));
+            opened.peers.extend(listen(bind, beside)?.into_iter().map(|bound| (section, bound)));
         }
     }
     for (line, spec) in config.stats_sockets.iter().enumerate() {
-        opened.stats.extend(listen(&spec.bind)?.into_iter().map(|bound| (line, bound)));
+        opened.stats.extend(listen(&spec.bind, beside)?.into_iter().map(|bound| (line, bound)));
     }
     Ok(opened)
 }
@@ -106,6 +111,8 @@ pub struct Setup {
     pub startup_logs: String,
     /// Random bytes for the key hash and for timers.
     pub seeds: [u64; 4],
+    /// There is an old process that is told to hand its tables over, once we are up.
+    pub has_old_process: bool,
     /// Everything of an old process, to go on with.
     pub takeover: Option<Takeover>,
 }
@@ -156,7 +163,7 @@ fn registry(config: &Config, shards: usize, seeds: [u64; 4]) -> Arc<Registry> {
 
 /// Starts the node and waits for its end. Returns the process's exit code. `ready` is called when
 /// every shard runs and connections are taken.
-pub fn start(mut setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<i32, StartError> {
+pub fn start(mut setup: Setup, ready: impl FnOnce()) -> Result<i32, StartError> {
     let placement = place(&setup.config);
     let shards = placement.shards;
     let takeover = setup.takeover.take();
@@ -197,20 +204,21 @@ pub fn start(mut setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<
     let stop_ms = setup.config.hard_stop_after_ms.map_or(STOP_MS, |ms| ms.min(STOP_MS));
     let (report_tx, report_rx) = std::sync::mpsc::channel();
     let (exit_tx, exit_rx) = std::sync::mpsc::channel();
+    let (listening_tx, listening_rx) = std::sync::mpsc::channel();
     let engine = setup.engine;
     let mut threads = Vec::new();
     let parts = (registry, up_to_date, waits, handle, legacy);
-    let mut first = Some((setup, parts, events_rx, exit_tx, ready));
+    let mut first = Some((setup, parts, events_rx, exit_tx, listening_tx));
     for (id, params) in params.into_iter().enumerate() {
         let report = report_tx.clone();
         let report = move |result| drop(report.send((id, result)));
         let cpu = placement.cpus[id];
         let name = format!("shard-{id}");
         let spawned = match first.take() {
-            Some((setup, parts, events, exit, ready)) => {
+            Some((setup, parts, events, exit, listens)) => {
                 let note = placement.note.clone();
                 thread::spawn(name, engine, cpu, report, move || async move {
-                    shard_zero(params, setup, parts, events, note, ready, exit).await;
+                    shard_zero(params, setup, parts, events, note, listens, exit).await;
                 })
             }
             None => thread::spawn(name, engine, cpu, report, move || async move {
@@ -227,6 +235,9 @@ pub fn start(mut setup: Setup, ready: impl FnOnce() + Send + 'static) -> Result<
     }
     if let Some(heirs) = heirs {
         heirs.claim().map_err(StartError::Takeover)?;
+    }
+    if listening_rx.recv() == Ok(true) {
+        ready();
     }
     // Shard 0 says when and how it ends; then the others have a moment to end, too.
     let code = exit_rx.recv().unwrap_or(1);
@@ -250,7 +261,7 @@ async fn shard_zero(
     (registry, up_to_date, waits, shards, legacy): NodeParts,
     events: mpsc::Receiver<ShardEvent>,
     note: Option<String>,
-    ready: impl FnOnce(),
+    listens: std::sync::mpsc::Sender<bool>,
     exit: std::sync::mpsc::Sender<i32>,
 ) {
     let clock = Clock;
@@ -265,7 +276,8 @@ async fn shard_zero(
             .map(|(i, p)| {
                 let strangers = !config.stickring.accept_peers.is_empty();
                 let seed = seed.rotate_left(i as u32);
-                Section::new(i, p, strangers, (now, clock.wall_ms()), seed)
+                let old = setup.has_old_process;
+                Section::new(i, p, old, strangers, (now, clock.wall_ms()), seed)
             })
             .collect(),
         clock,
@@ -295,6 +307,7 @@ async fn shard_zero(
         waits,
         handover: HandoverNumbers::default(),
         closing: tokio::sync::watch::Sender::new(false),
+        paused: tokio::sync::watch::Sender::new(false),
         peer_listeners: 0,
         commands: Rc::default(),
         writes: Rc::default(),
@@ -316,9 +329,8 @@ async fn shard_zero(
     tokio::task::spawn_local(super::run(node.clone(), events));
     tokio::task::spawn_local(wait_for_signals(node.clone(), exit));
     instant::offer(&node);
-    if listening {
-        ready();
-    }
+    // The main thread waits for it.
+    let _ = listens.send(listening);
     crate::shard::run(shard, clock).await;
     // The stats sockets' replies under way get a last turn.
     tokio::time::sleep(Duration::from_millis(1)).await;

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod doorbell;
 pub mod fault;
 pub mod mesh;
+pub mod old;
 pub mod probe;
 pub mod process;
 pub mod rights;

@@ -3,7 +3,9 @@
 use crate::config::MemoryChoice;
 use crate::table::memory::{self, Backing};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
+use thiserror::Error;
 
 /// Set in the environment of the process that `-D` starts.
 const DAEMON_MARK: &str = "STICKRING_DAEMON";
@@ -58,9 +60,39 @@ impl Ready {
     }
 }
 
-/// Writes this process's pid, one line, as HAProxy does.
-pub fn write_pidfile(path: &str) -> io::Result<()> {
-    std::fs::write(path, format!("{}\n", std::process::id()))
+/// A pid file that cannot be written.
+///
+/// *Effect:* at start, the process does not start (exit 1).
+#[derive(Debug, Error)]
+#[error("cannot write pid file '{path}': {source}")]
+pub struct PidfileError {
+    path: String,
+    source: io::Error,
+}
+
+/// The pid file: opened before the start may do harm, written when it has succeeded.
+#[derive(Debug)]
+pub struct Pidfile {
+    path: String,
+    file: std::fs::File,
+}
+
+impl Pidfile {
+    /// Makes sure that it can be written; what is in it stays.
+    pub fn open(path: &str) -> Result<Pidfile, PidfileError> {
+        let mut options = std::fs::OpenOptions::new();
+        match options.create(true).truncate(false).write(true).mode(0o644).open(path) {
+            Ok(file) => Ok(Pidfile { path: path.to_owned(), file }),
+            Err(source) => Err(PidfileError { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Writes this process's pid, one line, as HAProxy does.
+    pub fn write(mut self) -> Result<(), PidfileError> {
+        let line = format!("{}\n", std::process::id());
+        let written = self.file.set_len(0).and_then(|()| self.file.write_all(line.as_bytes()));
+        written.map_err(|source| PidfileError { path: self.path, source })
+    }
 }
 
 /// How many files this process may have open.

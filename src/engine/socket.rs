@@ -1,7 +1,8 @@
 //! Listening sockets, outgoing connections, and the first bytes on either.
 //!
 //! Sockets are made with `socket2`, so that every option is set on purpose (tokio-uring's own
-//! `bind` turns SO_REUSEPORT on, and two processes would silently split connections). Connections
+//! `bind` turns SO_REUSEPORT on, and two processes would silently split connections; here it is on
+//! only while a listener is opened beside the old processes it takes over from). Connections
 //! are set up on the runtime's readiness side, where waiting may be cancelled and so has deadlines;
 //! an established peer session then moves to [`super::Stream`] on its home shard.
 
@@ -10,9 +11,9 @@ use crate::limits::LISTEN_BACKLOG;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
@@ -64,37 +65,59 @@ pub struct Bound {
     socket: Socket,
     /// As in the configuration.
     pub address: Address,
+    backlog: i32,
     path: Option<PathGuard>,
 }
 
+/// A socket in the file system: bound under a temporary name until it is placed.
 #[derive(Debug)]
-struct PathGuard(std::path::PathBuf);
+struct PathGuard {
+    path: PathBuf,
+    /// Where it is until it is placed.
+    temporary: Option<PathBuf>,
+    /// Device and inode: what is at the path later may be somebody else's.
+    identity: (u64, u64),
+}
 
 impl Drop for PathGuard {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.0);
+        let path = self.temporary.as_ref().unwrap_or(&self.path);
+        if std::fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity) {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
-/// Opens every address of `spec`, or none.
-pub fn listen(spec: &BindSpec) -> Result<Vec<Bound>, SocketError> {
-    spec.addresses.iter().map(|address| listen_one(spec, address)).collect()
+/// Opens every address of `spec`, or none. `beside`: old processes, which are told to leave later,
+/// may still have them: TCP ports are shared with them where they share (SO_REUSEPORT), and
+/// sockets at a path are put in the place of theirs. Sockets at a path are not there before
+/// [`Bound::place`].
+pub fn listen(spec: &BindSpec, beside: bool) -> Result<Vec<Bound>, SocketError> {
+    spec.addresses.iter().map(|address| listen_one(spec, address, beside)).collect()
 }
 
-fn listen_one(spec: &BindSpec, address: &Address) -> Result<Bound, SocketError> {
+fn backlog(spec: &BindSpec) -> i32 {
+    spec.backlog.map_or(LISTEN_BACKLOG, |b| b.min(i32::MAX as u32) as i32)
+}
+
+fn listen_one(spec: &BindSpec, address: &Address, beside: bool) -> Result<Bound, SocketError> {
     let fail = |action| move |source| SocketError { action, address: address.to_string(), source };
-    let backlog = spec.backlog.map_or(LISTEN_BACKLOG, |b| b.min(i32::MAX as u32) as i32);
+    let backlog = backlog(spec);
+    let bound = |socket, path| Bound { socket, address: address.clone(), backlog, path };
     if let Address::Fd(number) = address {
         let socket = inherited(*number).map_err(fail("use inherited socket"))?;
         socket.listen(backlog).map_err(fail("listen on"))?;
-        return Ok(Bound { socket, address: address.clone(), path: None });
+        return Ok(bound(socket, None));
     }
     let target = socket_address(address).map_err(fail("bind to"))?;
     let socket =
         Socket::new(target.domain(), Type::STREAM, None).map_err(fail("open a socket for"))?;
     if let Address::Tcp(_) = address {
         socket.set_reuse_address(true).map_err(fail("set SO_REUSEADDR on"))?;
+        if beside {
+            socket.set_reuse_port(true).map_err(fail("set SO_REUSEPORT on"))?;
+        }
         if target.domain() == Domain::IPV6 {
             socket.set_only_v6(spec.v6only.unwrap_or(false)).map_err(fail("set IPV6_V6ONLY on"))?;
         }
@@ -115,39 +138,48 @@ fn listen_one(spec: &BindSpec, address: &Address) -> Result<Bound, SocketError> 
     }
     let mut path = None;
     if let Address::Unix(name) = address {
-        bind_path(&socket, Path::new(name), spec).map_err(fail("bind to"))?;
-        path = Some(PathGuard(name.into()));
+        path = Some(bind_path(&socket, Path::new(name), spec, beside).map_err(fail("bind to"))?);
     } else {
         socket.bind(&target).map_err(fail("bind to"))?;
     }
     socket.listen(backlog).map_err(fail("listen on"))?;
-    Ok(Bound { socket, address: address.clone(), path })
+    if beside && let Address::Tcp(_) = address {
+        // Shared with the old processes, and with nobody after them.
+        socket.set_reuse_port(false).map_err(fail("set SO_REUSEPORT on"))?;
+    }
+    Ok(bound(socket, path))
 }
 
-/// Binds under a temporary name and renames: clients never see a path that nobody listens on, and a
-/// stale socket of a dead process is replaced, while a live one is refused.
-fn bind_path(socket: &Socket, path: &Path, spec: &BindSpec) -> io::Result<()> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+/// Binds under a temporary name, to be renamed: clients never see a path that nobody listens on,
+/// and a stale socket of a dead process is replaced, while a live one is refused unless `replace`.
+fn bind_path(
+    socket: &Socket,
+    path: &Path,
+    spec: &BindSpec,
+    replace: bool,
+) -> io::Result<PathGuard> {
+    if !replace && std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = Path::new(&temporary);
-    let _ = std::fs::remove_file(temporary);
-    socket.bind(&SockAddr::unix(temporary)?)?;
-    let placed = (|| {
-        if let Some(mode) = spec.unix.mode {
-            std::fs::set_permissions(temporary, std::fs::Permissions::from_mode(mode))?;
-        }
-        if spec.unix.uid.is_some() || spec.unix.gid.is_some() {
-            std::os::unix::fs::chown(temporary, spec.unix.uid, spec.unix.gid)?;
-        }
-        std::fs::rename(temporary, path)
-    })();
-    if placed.is_err() {
-        let _ = std::fs::remove_file(temporary);
+    let temporary = PathBuf::from(temporary);
+    let _ = std::fs::remove_file(&temporary);
+    socket.bind(&SockAddr::unix(&temporary)?)?;
+    let made = std::fs::symlink_metadata(&temporary)?;
+    // From here on it is removed when anything fails.
+    let guard = PathGuard {
+        path: path.to_owned(),
+        temporary: Some(temporary.clone()),
+        identity: (made.dev(), made.ino()),
+    };
+    if let Some(mode) = spec.unix.mode {
+        std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(mode))?;
     }
-    placed
+    if spec.unix.uid.is_some() || spec.unix.gid.is_some() {
+        std::os::unix::fs::chown(&temporary, spec.unix.uid, spec.unix.gid)?;
+    }
+    Ok(guard)
 }
 
 /// The listening socket a supervisor passed as file descriptor `number`.
@@ -155,15 +187,14 @@ fn inherited(number: i32) -> io::Result<Socket> {
     if number < 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: the operator says by `fd@N` that descriptor N is ours. It is used for each address
-    // once, at start, before this process opens descriptors of its own; the borrow only asks
-    // whether it is open, and a closed one is reported as EBADF.
-    let socket = unsafe {
+    // SAFETY: the operator says by `fd@N` that descriptor N is a socket for us. The borrow asks
+    // whether it is open, which a closed one answers with EBADF, and makes a descriptor of our
+    // own; N itself stays as it is, for another attempt and for a process started by this one.
+    let own = unsafe {
         let borrowed = std::os::fd::BorrowedFd::borrow_raw(number);
-        rustix::io::fcntl_getfd(borrowed)?;
-        OwnedFd::from_raw_fd(number)
+        rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?
     };
-    Ok(Socket::from(socket))
+    Ok(Socket::from(own))
 }
 
 /// Where a configured address is now; what it was at the start when its name cannot be looked up.
@@ -202,15 +233,33 @@ fn socket_address(address: &Address) -> io::Result<SockAddr> {
 impl Bound {
     /// A listening socket of another process, for `address`. It is not ours before
     /// [`Bound::claim`].
-    pub fn inherit(_spec: &BindSpec, address: &Address, fd: OwnedFd) -> Bound {
-        Bound { socket: Socket::from(fd), address: address.clone(), path: None }
+    pub fn inherit(spec: &BindSpec, address: &Address, fd: OwnedFd) -> Bound {
+        let (socket, backlog) = (Socket::from(fd), backlog(spec));
+        Bound { socket, address: address.clone(), backlog, path: None }
     }
 
     /// The socket is ours now, and so is its path.
     pub fn claim(&mut self) {
-        if let (Address::Unix(name), None) = (&self.address, &self.path) {
-            self.path = Some(PathGuard(name.into()));
+        if let (Address::Unix(name), None) = (&self.address, &self.path)
+            && let Ok(there) = std::fs::symlink_metadata(name)
+        {
+            let identity = (there.dev(), there.ino());
+            self.path = Some(PathGuard { path: name.into(), temporary: None, identity });
         }
+    }
+
+    /// Puts a socket of the file system where clients look for it, in the place of whatever is
+    /// there. The others are in their place already.
+    pub fn place(&mut self) -> Result<(), SocketError> {
+        let Some(guard) = &mut self.path else { return Ok(()) };
+        let Some(temporary) = &guard.temporary else { return Ok(()) };
+        std::fs::rename(temporary, &guard.path).map_err(|source| SocketError {
+            action: "place the socket of",
+            address: self.address.to_string(),
+            source,
+        })?;
+        guard.temporary = None;
+        Ok(())
     }
 
     /// The address really bound (a port of 0 has become a number).
@@ -223,30 +272,49 @@ impl Bound {
 
     /// Hands the socket to the runtime of this thread.
     pub fn into_listener(self) -> io::Result<Listener> {
-        self.socket.set_nonblocking(true)?;
-        let unix = self.socket.local_addr()?.is_unix();
-        let fd = OwnedFd::from(self.socket);
-        let kind = if unix {
-            ListenerKind::Unix(UnixListener::from_std(fd.into())?)
-        } else {
-            ListenerKind::Tcp(TcpListener::from_std(fd.into())?)
-        };
-        Ok(Listener { kind, address: self.address, _path: self.path })
+        let local = self.local_addr();
+        let kind = ListenerKind::new(self.socket)?;
+        Ok(Listener {
+            kind: Some(kind),
+            address: self.address,
+            local,
+            backlog: self.backlog,
+            path: self.path,
+        })
     }
 }
 
 /// A listening socket inside a runtime.
 #[derive(Debug)]
 pub struct Listener {
-    kind: ListenerKind,
+    /// `None`: paused, and to be bound again.
+    kind: Option<ListenerKind>,
     address: Address,
-    _path: Option<PathGuard>,
+    local: String,
+    backlog: i32,
+    path: Option<PathGuard>,
 }
 
 #[derive(Debug)]
 enum ListenerKind {
     Tcp(TcpListener),
     Unix(UnixListener),
+    /// Paused: a TCP port, still ours. The runtime does not know it: it would see the end of the
+    /// socket for ever, also once that listens again.
+    Paused(Socket),
+}
+
+impl ListenerKind {
+    fn new(socket: Socket) -> io::Result<ListenerKind> {
+        socket.set_nonblocking(true)?;
+        let unix = socket.local_addr()?.is_unix();
+        let fd = OwnedFd::from(socket);
+        Ok(if unix {
+            ListenerKind::Unix(UnixListener::from_std(fd.into())?)
+        } else {
+            ListenerKind::Tcp(TcpListener::from_std(fd.into())?)
+        })
+    }
 }
 
 impl Listener {
@@ -255,27 +323,82 @@ impl Listener {
         self.address.to_string()
     }
 
-    /// Another descriptor of the socket, to be given to another process.
+    /// Another descriptor of the socket, to be given to another process. Not of a paused one.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         match &self.kind {
-            ListenerKind::Tcp(listener) => duplicate(listener),
-            ListenerKind::Unix(listener) => duplicate(listener),
+            Some(ListenerKind::Tcp(listener)) => duplicate(listener),
+            Some(ListenerKind::Unix(listener)) => duplicate(listener),
+            Some(ListenerKind::Paused(_)) | None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Waits for a connection. May be cancelled.
+    /// Waits for a connection; for ever while it is paused. May be cancelled.
     pub async fn accept(&self) -> io::Result<(Fresh, Origin)> {
         match &self.kind {
-            ListenerKind::Tcp(listener) => {
+            Some(ListenerKind::Tcp(listener)) => {
                 let (stream, addr) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 Ok((Fresh::Tcp(stream), Origin::Ip(addr)))
             }
-            ListenerKind::Unix(listener) => {
+            Some(ListenerKind::Unix(listener)) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Fresh::Unix(stream), Origin::Unix))
             }
+            Some(ListenerKind::Paused(_)) | None => std::future::pending().await,
         }
+    }
+
+    /// It is at a path of the file system.
+    pub fn is_path(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.local
+    }
+
+    /// Stops listening, so that another process may. A TCP port stays reserved for this process
+    /// and its user; connections not yet accepted are lost.
+    pub fn pause(&mut self) -> io::Result<()> {
+        match self.kind.take() {
+            Some(ListenerKind::Tcp(listener)) => {
+                let socket = Socket::from(listener.into_std()?);
+                let ended = rustix::net::shutdown(&socket, rustix::net::Shutdown::Read);
+                self.kind = Some(ListenerKind::Paused(socket));
+                Ok(ended?)
+            }
+            // An abstract name has one owner: let go of it.
+            Some(ListenerKind::Unix(_)) if self.path.is_none() => Ok(()),
+            other => {
+                self.kind = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// Listens again after [`Listener::pause`]. Fails where another process listens.
+    pub fn resume(&mut self) -> io::Result<()> {
+        let socket = match self.kind.take() {
+            Some(ListenerKind::Paused(socket)) => socket,
+            None => {
+                let target = socket_address(&self.address)?;
+                let socket = Socket::new(target.domain(), Type::STREAM, None)?;
+                socket.bind(&target)?;
+                socket
+            }
+            other => {
+                self.kind = other;
+                return Ok(());
+            }
+        };
+        if let Err(error) = socket.listen(self.backlog) {
+            let keep = socket.local_addr().is_ok_and(|at| !at.is_unix());
+            self.kind = keep.then_some(ListenerKind::Paused(socket));
+            return Err(error);
+        }
+        self.kind = Some(ListenerKind::new(socket)?);
+        Ok(())
     }
 }
 

@@ -195,7 +195,7 @@ impl Takeover {
                 Some(fd) => all.push(Bound::inherit(spec, address, fd)),
                 None => {
                     let one = BindSpec { addresses: vec![address.clone()], ..spec.clone() };
-                    all.extend(listen(&one)?);
+                    all.extend(listen(&one, true)?);
                 }
             }
         }
