@@ -109,11 +109,6 @@ impl Lab {
         text.lines().find_map(|l| l.strip_prefix("Pid: "))?.trim().parse().ok()
     }
 
-    /// The answer to one line of commands.
-    pub fn cli(&self, line: &str) -> String {
-        ask(&self.socket(), line).unwrap()
-    }
-
     /// Someone takes connections.
     pub fn listens(&self) -> bool {
         std::net::TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok()
