@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Accepts for the `stats socket` line number `line`: at a path to the end, elsewhere until the
-/// soft stop. `stats maxconn` bounds them together; more wait in the kernel's queue, as with HAProxy.
+/// soft stop. `stats maxconn` bounds them together; more wait in the kernel's queue, as with
+/// HAProxy.
 pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: Arc<Facts>) {
     let (level, severity) = {
         let node = node.borrow();
