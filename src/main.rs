@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use stickring::cli::load::{SystemHost, read_sources};
 use stickring::cli::{self, Args};
 use stickring::config::{self, Config, Diagnostics, ParseOptions, Severity, Source};
-use stickring::coordinator::start::{self, Setup};
+use stickring::coordinator::instant;
+use stickring::coordinator::start::{self, Opened, Setup};
 use stickring::coordinator::takeover;
 use stickring::engine::old::OldProcesses;
 use stickring::engine::probe::probe;
@@ -112,44 +113,88 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         Ok(pidfile) => pidfile,
         Err(error) => return said.fail(&format!("{error}.")),
     };
+    let asked = instant::listen();
+    if let Err(error) = &asked {
+        let text = format!("No process will be able to take over from us at once: {error}.");
+        said.line(Severity::Warning, &text);
+    }
+    let asked = asked.ok();
+    let setup = |said: &Said| Setup {
+        engine: probed.engine,
+        opened: Opened::default(),
+        has_old_process: false,
+        quiet: args.quiet,
+        maxconn: args.maxconn,
+        startup_logs: said.all.clone(),
+        seeds: process::random_seeds(),
+        asked: asked.clone(),
+        takeover: None,
+        config: config.clone(),
+    };
+    let mut up = Up { pidfile, ready };
+    if !args.old.terminate && !args.old.pids.is_empty() {
+        match go_on(&args.old.pids, setup(&said), &mut up) {
+            Ok(code) => return code as u8,
+            Err(why) => said.line(Severity::Notice, &format!("No instant hand-over: {why}.")),
+        }
+    }
     let old = OldProcesses::new(&args.old.pids, args.old.terminate);
     let mut opened = match takeover::open_all(&config, &old) {
         Ok(opened) => opened,
         Err(error) => return said.fail(&format!("Starting: {error}.")),
     };
-    if let Some(pidfile) = pidfile
-        && let Err(error) = pidfile.write()
-    {
+    if let Err(error) = up.write_pidfile() {
         return said.fail(&format!("{error}."));
     }
     if let Err(error) = opened.place() {
         return said.fail(&format!("Starting: {error}."));
     }
     let hint = (args.files.is_empty() && !args.quiet).then(|| start::hint(&config, &opened));
-    let setup = Setup {
-        engine: probed.engine,
-        opened,
-        has_old_process: old.any(),
-        quiet: args.quiet,
-        maxconn: args.maxconn,
-        startup_logs: std::mem::take(&mut said.all),
-        seeds: process::random_seeds(),
-        takeover: None,
-        config,
-    };
+    let setup = Setup { opened, has_old_process: old.any(), ..setup(&said) };
     let ended = start::start(setup, move || {
         old.end();
         if let Some(hint) = hint {
             print(&hint);
         }
-        if let Some(ready) = ready {
-            // The process that waits for us may be gone: then nobody is to be told.
-            let _ = ready.tell();
-        }
+        up.tell();
     });
     match ended {
         Ok(code) => code as u8,
         Err(error) => said.fail(&format!("{error}.")),
+    }
+}
+
+/// Goes on with everything an old process has, to the end. The error says why that cannot be: then
+/// nothing has happened.
+fn go_on(pids: &[i32], setup: Setup, up: &mut Up) -> Result<i32, String> {
+    let mut takeover = instant::take_over(pids, &setup.config, start::shards(&setup.config))?;
+    let others: Vec<i32> = pids.iter().copied().filter(|pid| *pid != takeover.pid()).collect();
+    let opened = takeover.open(&setup.config).map_err(|error| error.to_string())?;
+    let setup = Setup { opened, takeover: Some(takeover), ..setup };
+    let ended = start::start(setup, || {
+        OldProcesses::new(&others, false).end();
+        if let Err(error) = up.write_pidfile() {
+            eprint(&format!("{error}.\n"));
+        }
+        up.tell();
+    });
+    ended.map_err(|error| error.to_string())
+}
+
+/// What is to be done when the node is up, once.
+struct Up {
+    pidfile: Option<process::Pidfile>,
+    ready: Option<process::Ready>,
+}
+
+impl Up {
+    fn write_pidfile(&mut self) -> Result<(), process::PidfileError> {
+        self.pidfile.take().map_or(Ok(()), process::Pidfile::write)
+    }
+
+    /// The process that waits for us may be gone: then nobody is to be told.
+    fn tell(&mut self) {
+        let _ = self.ready.take().map(process::Ready::tell);
     }
 }
 

@@ -6,6 +6,7 @@ use super::signals::wait_for_signals;
 use super::{Logger, Node, Shards, accept, cli, report};
 use crate::config::Config;
 use crate::engine::mesh::mesh;
+use crate::engine::rights::Asked;
 use crate::engine::socket::{Bound, SocketError, listen};
 use crate::engine::{Clock, Doorbell, Engine, thread};
 use crate::limits::{CONTROL_SLOTS, EVENT_SLOTS, SHARDS_MAX, STOP_MS};
@@ -43,7 +44,7 @@ pub enum StartError {
 }
 
 /// Listening sockets, opened before any thread exists so that their errors are plain.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Opened {
     /// (section, socket).
     pub peers: Vec<(usize, Bound)>,
@@ -113,6 +114,8 @@ pub struct Setup {
     pub seeds: [u64; 4],
     /// There is an old process that is told to hand its tables over, once we are up.
     pub has_old_process: bool,
+    /// Where a successor asks; `None`: it cannot.
+    pub asked: Option<Arc<Asked>>,
     /// Everything of an old process, to go on with.
     pub takeover: Option<Takeover>,
 }
@@ -315,6 +318,9 @@ async fn shard_zero(
     };
     if let Some(legacy) = legacy {
         setup.opened.claim();
+        if let Err(error) = setup.opened.place() {
+            log.warning(&format!("{error}."));
+        }
         node.go_on(legacy, now);
     }
     for (section, waits) in node.sections.iter().zip(node.waits.iter()) {
@@ -328,7 +334,9 @@ async fn shard_zero(
     let listening = listen_all(&node, setup.opened, facts, &log);
     tokio::task::spawn_local(super::run(node.clone(), events));
     tokio::task::spawn_local(wait_for_signals(node.clone(), exit));
-    instant::offer(&node);
+    if let Some(asked) = setup.asked {
+        instant::offer(&node, asked);
+    }
     // The main thread waits for it.
     let _ = listens.send(listening);
     crate::shard::run(shard, clock).await;

@@ -207,11 +207,12 @@ impl Shard {
 
     /// Keeps a command for later, while it would disturb; gives it back when it may be carried out.
     pub(super) fn may_wait(&mut self, control: Control) -> Option<Control> {
-        let now = match (&control, self.freeze.stage) {
-            (Control::Handover(_), _) | (_, Stage::Working) => true,
-            (Control::Learn(_) | Control::Close(_), Stage::Freezing) => true,
-            _ => false,
-        };
+        let now = matches!(
+            (&control, self.freeze.stage),
+            (Control::Handover(_), _)
+                | (_, Stage::Working)
+                | (Control::Learn(_) | Control::Close(_), Stage::Freezing)
+        );
         if now {
             return Some(control);
         }

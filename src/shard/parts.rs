@@ -24,6 +24,9 @@ pub struct PartsError {
     pub source: TableError,
 }
 
+/// A table's number, and what another process makes this shard's part of it of.
+pub type PartExport = (usize, Vec<u8>, Vec<OwnedFd>);
+
 /// See the module head.
 pub struct Parts {
     shard: usize,
@@ -75,7 +78,7 @@ impl Parts {
 
     /// All parts for another process: table, header, memory. The parts stay as they are, and must
     /// not be touched while the other process may have them.
-    pub fn export(&self, now: Millis) -> Result<Vec<(usize, Vec<u8>, Vec<OwnedFd>)>, String> {
+    pub fn export(&self, now: Millis) -> Result<Vec<PartExport>, String> {
         let parts = self.parts.iter().enumerate();
         let used = parts.filter_map(|(id, part)| part.as_ref().map(|part| (id, part)));
         used.map(|(id, part)| {

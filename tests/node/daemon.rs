@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -110,31 +110,23 @@ impl Daemon {
         );
         let config = folder.path().join("node.cfg");
         std::fs::write(&config, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stickring"))
-            .arg("-f")
-            .arg(&config)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
         let log = Arc::new(Mutex::new(String::new()));
-        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
-        std::thread::spawn(move || {
-            for line in lines.lines().map_while(Result::ok) {
-                let mut kept = kept.lock().unwrap();
-                if kept.len() < 1 << 20 {
-                    kept.push_str(&line);
-                    kept.push('\n');
-                }
-            }
-        });
+        let child = launch(&config, args, &log);
         let daemon = Daemon { kind, address, child: Mutex::new(child), folder, log };
         let up =
             wait_until(Duration::from_secs(10), || UnixStream::connect(daemon.socket()).is_ok());
         assert!(up, "the daemon is not up");
         daemon
+    }
+
+    /// Starts another process with the same configuration.
+    pub fn launch(&self, args: &[&str]) -> Child {
+        launch(&self.folder.path().join("node.cfg"), args, &self.log)
+    }
+
+    /// From now on `child` is the daemon; the one before is given back.
+    pub fn replace(&self, child: Child) -> Child {
+        std::mem::replace(&mut *self.child.lock().unwrap(), child)
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -211,6 +203,33 @@ impl Daemon {
         });
         code
     }
+}
+
+/// A process whose log lines go to `log`. An argument `fault:name` is a place to die at.
+fn launch(config: &Path, args: &[&str], log: &Arc<Mutex<String>>) -> Child {
+    let (faults, args): (Vec<&str>, Vec<&str>) = args.iter().partition(|a| a.contains("fault:"));
+    let faults = faults.iter().map(|f| f.replace("fault:", "")).collect::<Vec<_>>().join(",");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_stickring"))
+        .arg("-f")
+        .arg(config)
+        .args(args)
+        .env("STICKRING_FAULT", faults)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
+    std::thread::spawn(move || {
+        for line in lines.lines().map_while(Result::ok) {
+            let mut kept = kept.lock().unwrap();
+            if kept.len() < 1 << 20 {
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        }
+    });
+    child
 }
 
 impl Drop for Daemon {

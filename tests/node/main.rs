@@ -10,4 +10,5 @@ mod changes;
 mod crowds;
 mod ends;
 mod handover;
+mod instant;
 mod lessons;

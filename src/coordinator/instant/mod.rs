@@ -26,7 +26,7 @@ mod state;
 mod take;
 
 pub use hold::Hold;
-pub use offer::offer;
+pub use offer::{listen, offer};
 pub use state::{ListenerState, NodeState};
 pub use take::{Legacy, Takeover, take_over};
 

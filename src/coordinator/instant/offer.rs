@@ -13,6 +13,7 @@ use crate::shard::Control;
 use crate::shard::handover::{Exported, Probe, Step};
 use bytes::Bytes;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -41,15 +42,17 @@ fn serve(asked: &Asked, requests: &mpsc::Sender<Request>) {
     }
 }
 
-/// Offers everything to whoever asks and may. Without a name to be asked under, nobody asks.
-pub fn offer(node: &Shared) {
-    let asked = match Asked::listen() {
-        Ok(asked) => asked,
-        Err(error) => {
-            let text = format!("no instant hand-over will be possible: {error}.");
-            return node.borrow().log.warning(&text);
-        }
-    };
+/// Where this process can be asked. From the very start: who asks while it is still taking over
+/// from its own predecessor waits a moment, and is not turned away.
+///
+/// # Errors
+/// There is no such place: nobody can ask, and there is no instant hand-over.
+pub fn listen() -> std::io::Result<Arc<Asked>> {
+    Asked::listen().map(Arc::new)
+}
+
+/// Offers everything to whoever asks and may.
+pub fn offer(node: &Shared, asked: Arc<Asked>) {
     let (requests, wanted) = mpsc::channel(1);
     tokio::task::spawn_local(answer(node.clone(), wanted));
     let thread = std::thread::Builder::new().name("handover".to_string());

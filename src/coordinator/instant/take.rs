@@ -140,6 +140,11 @@ impl Heirs {
 }
 
 impl Takeover {
+    /// The old process.
+    pub fn pid(&self) -> i32 {
+        self.legacy.pid
+    }
+
     /// Divides it among the shards and the coordinator, with the learned tables in the registry.
     pub fn divide(
         self,
