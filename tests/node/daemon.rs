@@ -124,9 +124,17 @@ impl Daemon {
         launch(&self.folder.path().join("node.cfg"), args, &self.log)
     }
 
-    /// From now on `child` is the daemon; the one before is given back.
-    pub fn replace(&self, child: Child) -> Child {
-        std::mem::replace(&mut *self.child.lock().unwrap(), child)
+    /// Changes the configuration, for the next process.
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = self.folder.path().join("node.cfg");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+
+    /// From now on `child` is the daemon; the one before is waited for.
+    pub fn replace(&self, child: Child) {
+        std::mem::replace(&mut *self.child.lock().unwrap(), child).wait().unwrap();
     }
 
     pub fn socket(&self) -> PathBuf {

@@ -138,6 +138,71 @@ fn connections_in_the_queue_are_taken_by_the_new_process() {
     });
 }
 
+#[test]
+fn reloads_that_overtake_each_other_end_with_one_process_and_every_session() {
+    on(&ENGINES, |daemon| {
+        let mut peer = Peer::connect(daemon, "peer");
+        daemon.set((1..=50).map(|key| (key, 5)));
+        assert!(peer.pump(LONG, |p| p.rows == rows(50, 5)));
+        let mut pids = vec![daemon.pid().to_string()];
+        let mut processes = Vec::new();
+        for _ in 0..4 {
+            let named: Vec<&str> = pids.iter().map(String::as_str).collect();
+            let new = daemon.launch(&[&["-sf"], &named[..]].concat());
+            pids.push(new.id().to_string());
+            processes.push(new);
+            peer.pump(Duration::from_millis(30), |_| false);
+        }
+        let last = processes.pop().unwrap();
+        for mut process in processes {
+            let left = || process.try_wait().unwrap().is_some();
+            assert!(wait_until(LONG, left), "{:?}: {}", daemon.kind, daemon.log());
+        }
+        assert_eq!(daemon.exit_code(LONG), Some(0));
+        daemon.replace(last);
+        assert!(wait_until(LONG, || daemon.log().matches("instant, finished").count() == 4));
+        daemon.set((1..=50).map(|key| (key, 6)));
+        assert!(peer.pump(LONG, |p| p.rows == rows(50, 6)), "{}", daemon.log());
+        assert!(!peer.closed);
+    });
+}
+
+#[test]
+fn another_shape_is_refused_by_name_and_taught_by_the_protocol() {
+    for (from, to, why) in [
+        ("nbthread 2", "nbthread 3", "2 and 3 shards"),
+        ("size 10k", "size 20k", "configurations differ (tables)"),
+        ("localpeer node", "localpeer node\n", ""),
+    ] {
+        let daemon = Daemon::start(KIND);
+        crate::peer::teach_nothing(&daemon);
+        fill(&daemon, 5_000);
+        daemon.edit(from, to);
+        let new = successor(&daemon, &[]);
+        assert_eq!(daemon.exit_code(LONG), Some(0), "{}", daemon.log());
+        daemon.replace(new);
+        let all = wait_until(LONG, || daemon.used() == 5_000);
+        let log = daemon.log();
+        assert!(all && log.contains(why), "{log}");
+        assert_eq!(log.contains("No instant hand-over: "), !why.is_empty(), "{log}");
+        assert_eq!(log.contains(": instant, finished"), why.is_empty(), "{log}");
+    }
+}
+
+#[test]
+fn the_engine_may_change_and_sessions_go_on() {
+    let daemon = Daemon::start(KIND);
+    crate::peer::teach_nothing(&daemon);
+    let mut peer = Peer::connect(&daemon, "peer");
+    for (round, engine) in ["auto", "epoll", "auto", "epoll"].windows(2).enumerate() {
+        daemon.edit(&format!("engine {}", engine[0]), &format!("engine {}", engine[1]));
+        reload(&daemon);
+        daemon.set((1..=50).map(|key| (key, round as u64)));
+        assert!(peer.pump(LONG, |p| p.rows == rows(50, round as u64)), "{}", daemon.log());
+    }
+    assert!(!peer.closed);
+}
+
 /// What is left after a death: the process that answers on the stats socket, and whether the
 /// sessions of before are still there.
 struct Left {
@@ -209,7 +274,7 @@ fn the_new_process_goes_on_when_the_old_one_dies_with_everything_sent() {
         let mut left = dying(&format!("fault:{place}"), "fault:");
         assert!(wait_until(LONG, || left.daemon.log().contains("instant, finished")), "{place}");
         let Left { peer, daemon, new } = left;
-        daemon.replace(new).wait().unwrap();
+        daemon.replace(new);
         left = Left { peer, daemon, new: std::process::Command::new("true").spawn().unwrap() };
         left.goes_on();
         left.new.wait().unwrap();
@@ -220,7 +285,7 @@ fn the_new_process_goes_on_when_the_old_one_dies_with_everything_sent() {
 fn the_new_process_starts_afresh_when_the_old_one_dies_earlier() {
     for place in ["old-asked", "old-frozen", "old-answered"] {
         let Left { mut peer, daemon, new } = dying(&format!("fault:{place}"), "fault:");
-        daemon.replace(new).wait().unwrap();
+        daemon.replace(new);
         assert!(!peer.pump(LONG, |_| false) && peer.closed, "{place}");
         let up = wait_until(LONG, || Peer::try_connect(daemon.address, "peer").is_some());
         assert!(up, "{place}: {}", daemon.log());
