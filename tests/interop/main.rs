@@ -19,6 +19,7 @@ mod config_text;
 mod daemon;
 mod faults;
 mod features;
+mod instant;
 mod layouts;
 mod raw_handshake;
 mod raw_lessons;
