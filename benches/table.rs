@@ -57,12 +57,14 @@ fn learn(part: &mut TablePart, keys: &[[u8; 4]], values: &[u8]) {
     let hasher = hasher();
     // As many as one receive buffer holds.
     for keys in keys.chunks(8_192) {
-        let done = part.apply(NOW, &layout, keys.len(), |i| RemoteUpdate {
-            key: &keys[i],
-            hash: hasher.hash(&keys[i]),
-            values,
-            ..RemoteUpdate::default()
-        });
+        let hashes: Vec<u64> = keys.iter().map(|key| hasher.hash(key)).collect();
+        let done = part.apply(
+            NOW,
+            &layout,
+            keys.len(),
+            |i| hashes[i],
+            |i| RemoteUpdate { key: &keys[i], values, ..RemoteUpdate::default() },
+        );
         assert_eq!(done.refused, 0);
     }
 }

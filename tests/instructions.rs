@@ -95,11 +95,12 @@ fn decode_and_apply(
             let Ok(update) = Update::decode(form, payload, SHAPE) else { continue };
             batch.push((hasher.hash(update.key), start));
         }
-        let done = part.apply(NOW, layout, batch.len(), |i| {
-            let (hash, start) = batch[i];
+        let hash = |i: usize| batch[i].0;
+        let done = part.apply(NOW, layout, batch.len(), hash, |i| {
+            let start = batch[i].1;
             // Behind the id lies the key, behind the key the values, up to the next message.
             let values = &bytes[start + 8..];
-            RemoteUpdate { key: &bytes[start + 4..start + 8], hash, values, ..Default::default() }
+            RemoteUpdate { key: &bytes[start + 4..start + 8], values, ..Default::default() }
         });
         applied += done.applied;
     }

@@ -71,7 +71,7 @@ impl Router {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, owner: usize, layout: &Arc<Layout>, second: bool, item: Item) -> &mut Batch {
         let spare = &mut self.spare;
         let batch = self.batches[owner].get_or_insert_with(|| spare.pop().unwrap_or_default());
@@ -105,10 +105,24 @@ impl Sink<Layout> for Routing<'_> {
         }
         if let Some((target, _)) = &layout.write_to {
             let owner = target.place.owner(hash) as usize;
-            let batch = self.router.push(owner, layout, true, item);
-            if let Some(text) = update.server_key {
-                batch.attach(text);
-            }
+            self.write_to(owner, layout, item, update.server_key);
+        }
+    }
+}
+
+impl Routing<'_> {
+    /// The same update for the table that `write-to` names.
+    #[cold]
+    fn write_to(
+        &mut self,
+        owner: usize,
+        layout: &Arc<Layout>,
+        item: Item,
+        text: Option<Arc<[u8]>>,
+    ) {
+        let batch = self.router.push(owner, layout, true, item);
+        if let Some(text) = text {
+            batch.attach(text);
         }
     }
 }
@@ -152,11 +166,11 @@ impl Parts {
         let me = self.shard();
         let part = self.part_mut(table)?;
         part.set_others_used(table.used().saturating_sub(table.used_by(me)));
-        part.apply(now, layout, items.len(), |i| {
+        let hash = |i: usize| items[i].hash;
+        part.apply(now, layout, items.len(), hash, |i| {
             let item = &items[i];
             RemoteUpdate {
                 key: slice(&batch.bytes, item.key_at, item.key_len),
-                hash: item.hash,
                 expire_ms: item.expire_ms,
                 values: slice(&batch.bytes, item.values_at, item.values_len),
                 server_key: match item.server_key {

@@ -28,7 +28,15 @@ pub struct Deadlines {
 
 impl Deadlines {
     /// Makes room for blocks 0 to `blocks`-1; new ones have no deadline.
+    #[inline]
     pub fn grow_to(&mut self, blocks: usize) {
+        if self.levels.first().is_none_or(|leaves| leaves.len() < blocks) {
+            self.grow(blocks);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, blocks: usize) {
         let mut level = 0;
         let mut need = blocks;
         while need > 0 {

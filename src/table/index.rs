@@ -60,6 +60,8 @@ pub struct Index {
     used: usize,
     /// Freed runs by log2 of their buckets.
     free: Vec<Vec<usize>>,
+    /// Runs that do not exceed this many buckets by it become four times as large.
+    leap: usize,
 }
 
 #[inline(always)]
@@ -131,7 +133,9 @@ impl Index {
         // slack.
         let lines = (rows as usize).saturating_mul(4) / LOAD + 64 * FIRST * partitions as usize;
         let region = Region::reserve("index", lines.saturating_mul(LINE))?;
-        Ok(Index { region, runs: vec![Run::default(); partitions as usize], used: 0, free: vec![] })
+        let full = (rows as usize / LOAD / partitions.max(1) as usize).next_power_of_two();
+        let runs = vec![Run::default(); partitions as usize];
+        Ok(Index { region, runs, used: 0, free: vec![], leap: full / 2 })
     }
 
     #[inline(always)]
@@ -261,12 +265,14 @@ impl Index {
         }
     }
 
-    /// Doubles a partition's run. Rows are read again for their hashes, fetched a few buckets
+    /// Makes a partition's run twice as large, or four times while that is less than what a full
+    /// table needs in the end. Rows are read again for their hashes, fetched a few buckets
     /// ahead.
     #[cold]
     fn grow(&mut self, p: usize, rows: &impl Rows) -> Result<(), MemoryError> {
         let old = self.runs[p];
-        let buckets = (old.buckets * 2).max(FIRST);
+        let factor = if old.buckets * 4 <= self.leap { 4 } else { 2 };
+        let buckets = (old.buckets * factor).max(FIRST);
         let start = self.allocate(buckets)?;
         let new = Run { start, buckets, len: old.len };
         for at in 0..old.buckets + LOOKAHEAD {

@@ -24,8 +24,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Updates whose index buckets and rows are fetched before the first of them is applied.
-const GROUP: usize = 32;
+/// Index buckets are fetched this many updates ahead, ...
+const BUCKETS_AHEAD: usize = 32;
+/// ... and the rows that they name this many.
+const ROWS_AHEAD: usize = 16;
 /// Changed rows are fetched this many entries ahead.
 const CHANGES_AHEAD: u64 = 8;
 /// Rows beyond its share that a part of a cut table has room for: hashes spread unevenly.
@@ -49,8 +51,6 @@ pub enum TableError {
 pub struct RemoteUpdate<'u> {
     /// Canonical key.
     pub key: &'u [u8],
-    /// Its hash.
-    pub hash: u64,
     /// The lifetime field of timed updates, as sent.
     pub expire_ms: Option<u32>,
     /// The values, as sent.
@@ -171,33 +171,30 @@ impl TablePart {
         self.store.rows.bytes() + self.store.index.bytes()
     }
 
-    /// Applies `n` updates behind one definition, in order; `update(i)` is called once for each
-    /// `i`. Index and rows are fetched for a group of updates before the first of them is touched.
+    /// Applies `n` updates behind one definition, in order. `hash(i)` is the hash of the key of
+    /// `update(i)`: buckets, then rows, are fetched that many updates ahead, so that memory is
+    /// never waited for with nothing else to do.
     pub fn apply<'u>(
         &mut self,
         now: Millis,
         layout: &RemoteLayout,
         n: usize,
+        hash: impl Fn(usize) -> u64,
         update: impl Fn(usize) -> RemoteUpdate<'u>,
     ) -> Applied {
-        let mut group = [RemoteUpdate::default(); GROUP];
         let mut done = Applied::default();
-        for first in (0..n).step_by(GROUP) {
-            let group = &mut group[..GROUP.min(n - first)];
-            for (i, slot) in group.iter_mut().enumerate() {
-                *slot = update(first + i);
-                self.store.index.prefetch(slot.hash);
+        (0..n.min(BUCKETS_AHEAD)).for_each(|i| self.store.index.prefetch(hash(i)));
+        (0..n.min(ROWS_AHEAD)).for_each(|i| self.store.prefetch_row(hash(i)));
+        for i in 0..n {
+            if i + BUCKETS_AHEAD < n {
+                self.store.index.prefetch(hash(i + BUCKETS_AHEAD));
             }
-            for u in &*group {
-                if let Some(row) = self.store.index.candidate(u.hash) {
-                    self.store.rows.prefetch(row);
-                }
+            if i + ROWS_AHEAD < n {
+                self.store.prefetch_row(hash(i + ROWS_AHEAD));
             }
-            for u in &*group {
-                match self.apply_one(now, layout, u) {
-                    Ok(()) => done.applied += 1,
-                    Err(_) => done.refused += 1,
-                }
+            match self.apply_one(now, layout, hash(i), &update(i)) {
+                Ok(()) => done.applied += 1,
+                Err(_) => done.refused += 1,
             }
         }
         done
@@ -209,19 +206,20 @@ impl TablePart {
         &mut self,
         now: Millis,
         layout: &RemoteLayout,
+        hash: u64,
         u: &RemoteUpdate<'_>,
     ) -> Result<(), Refused> {
         let store = &mut self.store;
         let expires = store.expire_ms != 0;
         let left = if expires { layout.lifetime_ms(u.expire_ms, store.expire_ms) } else { 0 };
         if expires && left == 0 {
-            if store.remove(now, u.key, u.hash) {
+            if store.remove(now, u.key, hash) {
                 store.counters.expirations += 1;
             }
             store.counters.updates_remote += 1;
             return Ok(());
         }
-        let (slot, _) = store.upsert(now, u.key, u.hash)?;
+        let (slot, _) = store.upsert(now, u.key, hash)?;
         store.touch(now, slot, left);
         let row = store.rows.row_mut(slot);
         // The session has checked these values before; were they faulty after all, those before the

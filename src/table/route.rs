@@ -73,7 +73,10 @@ impl Place {
     /// Shard that owns a partition.
     #[inline(always)]
     pub fn owner_of(&self, partition: u32) -> u32 {
-        self.local_id.wrapping_add(partition) % self.nshards
+        match self.nshards {
+            1 => 0,
+            n => self.local_id.wrapping_add(partition) % n,
+        }
     }
 
     /// How many partitions `shard` owns.

@@ -117,17 +117,18 @@ impl RowStore {
         };
         let slot_kind = self.schema.key_slot;
         let row = self.row_mut(slot);
-        row.fill(0);
         write_key(row, slot_kind, key, blob);
         self.live[slot as usize / BLOCK] |= 1 << (slot as usize % BLOCK);
         self.live_count += 1;
         Ok(slot)
     }
 
+    /// A slot whose bytes are all zero, as fresh memory is.
     fn take_slot(&mut self) -> Result<u32, MemoryError> {
         if self.free != NIL {
             let slot = self.free;
             self.free = schema::word(self.row(slot), 0);
+            self.row_mut(slot).fill(0);
             return Ok(slot);
         }
         let end = (self.high as usize + 1) * self.schema.stride;

@@ -152,6 +152,14 @@ impl Store {
         (left > 0).then_some(left as u32)
     }
 
+    /// Starts to fetch the row that probably has this hash, if there is one.
+    #[inline(always)]
+    pub fn prefetch_row(&self, hash: u64) {
+        if let Some(slot) = self.index.candidate(hash) {
+            self.rows.prefetch(slot);
+        }
+    }
+
     /// The live row with this key.
     #[inline]
     pub fn find(&self, now: Millis, key: &[u8], hash: u64) -> Option<u32> {

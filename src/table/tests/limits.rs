@@ -124,9 +124,9 @@ fn a_million_rows_grow_without_loss() {
     let hasher = hasher();
     for first in (0..n).step_by(500) {
         let keys: Vec<[u8; 4]> = (first..first + 500).map(key).collect();
-        let done = part.apply(Millis(7), &layout, keys.len(), |i| RemoteUpdate {
+        let hash = |i: usize| hasher.hash(&keys[i]);
+        let done = part.apply(Millis(7), &layout, keys.len(), hash, |i| RemoteUpdate {
             key: &keys[i],
-            hash: hasher.hash(&keys[i]),
             values: &sent,
             ..RemoteUpdate::default()
         });

@@ -274,8 +274,8 @@ fn what_is_sent_is_what_arrives() {
             .unwrap();
             let (key, hash) = (u.key, hasher().hash(u.key));
             let (expire_ms, values, server_key) = (u.expire_ms, u.values, text.as_ref());
-            let update = RemoteUpdate { key, hash, expire_ms, values, server_key };
-            assert_eq!(to.apply(now, &layout, 1, |_| update).applied, 1);
+            let update = RemoteUpdate { key, expire_ms, values, server_key };
+            assert_eq!(to.apply(now, &layout, 1, |_| hash, |_| update).applied, 1);
         }
         assert!(rest.is_empty());
         assert_eq!(keys(&from, now), keys(&to, now));
@@ -315,9 +315,9 @@ fn the_whole_batch_is_applied_in_order() {
     // 300 updates of 100 keys: the last of each counts.
     let keys: Vec<[u8; 4]> = (0..300u32).map(|i| (i % 100).to_be_bytes()).collect();
     let sent: Vec<Vec<u8>> = (0..300).map(|i| values(&[Value::Int(i)])).collect();
-    let done = part.apply(now, &layout, 300, |i| RemoteUpdate {
+    let hash = |i: usize| hasher().hash(&keys[i]);
+    let done = part.apply(now, &layout, 300, hash, |i| RemoteUpdate {
         key: &keys[i],
-        hash: hasher().hash(&keys[i]),
         values: &sent[i],
         ..RemoteUpdate::default()
     });
@@ -325,7 +325,10 @@ fn the_whole_batch_is_applied_in_order() {
     for i in 0..100u32 {
         assert_eq!(gpc0(&part, now, &i.to_be_bytes()), Some(200 + i));
     }
-    assert_eq!(part.apply(now, &layout, 0, |_| unreachable!()), Applied::default());
+    assert_eq!(
+        part.apply(now, &layout, 0, |_| unreachable!(), |_| unreachable!()),
+        Applied::default()
+    );
 }
 
 proptest! {
@@ -352,9 +355,8 @@ proptest! {
         let mut parts = [part_of(table.clone()), part_of(table)];
         let (key, hash) = ([10, 0, 0, 1], hasher().hash(&[10, 0, 0, 1]));
         for (part, layout) in parts.iter_mut().zip([&short, &general]) {
-            let update =
-                RemoteUpdate { key: &key, hash, values: &noise, ..RemoteUpdate::default() };
-            part.apply(now, layout, 1, |_| update);
+            let update = RemoteUpdate { key: &key, values: &noise, ..RemoteUpdate::default() };
+            part.apply(now, layout, 1, |_| hash, |_| update);
         }
         let [a, b] = &parts;
         let cells = |part: &TablePart| -> Vec<String> {

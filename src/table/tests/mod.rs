@@ -58,13 +58,13 @@ pub fn learn_by(
         _ => None,
     });
     let hash = hasher().hash(key);
-    part.apply(now, layout, 1, |_| RemoteUpdate {
-        key,
-        hash,
-        expire_ms,
-        values: &bytes,
-        server_key: text.as_ref(),
-    })
+    part.apply(
+        now,
+        layout,
+        1,
+        |_| hash,
+        |_| RemoteUpdate { key, expire_ms, values: &bytes, server_key: text.as_ref() },
+    )
 }
 
 /// `set table key ... data.gpc0 n`.
