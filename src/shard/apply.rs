@@ -71,15 +71,15 @@ impl Router {
         }
     }
 
+    /// The batch of `owner`, for one more item.
     #[inline(always)]
-    fn push(&mut self, owner: usize, layout: &Arc<Layout>, second: bool, item: Item) -> &mut Batch {
+    fn batch(&mut self, owner: usize, layout: &Arc<Layout>, second: bool) -> &mut Batch {
         let spare = &mut self.spare;
         let batch = self.batches[owner].get_or_insert_with(|| spare.pop().unwrap_or_default());
         match batch.runs.last_mut() {
             Some(run) if run.second == second && Arc::ptr_eq(&run.layout, layout) => run.count += 1,
             _ => batch.runs.push(Run { layout: layout.clone(), second, count: 1 }),
         }
-        batch.items.push(item);
         batch
     }
 }
@@ -94,12 +94,14 @@ impl Sink<Layout> for Routing<'_> {
             key_len: update.key.len() as u32,
             values_at: update.values_at as u32,
             values_len: update.values.len() as u32,
-            expire_ms: update.expire_ms,
+            expire_ms: update.expire_ms.unwrap_or(0),
+            timed: update.expire_ms.is_some(),
             server_key: 0,
         };
         let layout = update.layout;
         let owner = layout.table.place.owner(hash) as usize;
-        let batch = self.router.push(owner, layout, false, item);
+        let batch = self.router.batch(owner, layout, false);
+        batch.items.push(item);
         if let Some(text) = &update.server_key {
             batch.attach(text.clone());
         }
@@ -120,7 +122,8 @@ impl Routing<'_> {
         item: Item,
         text: Option<Arc<[u8]>>,
     ) {
-        let batch = self.router.push(owner, layout, true, item);
+        let batch = self.router.batch(owner, layout, true);
+        batch.items.push(item);
         if let Some(text) = text {
             batch.attach(text);
         }
@@ -171,7 +174,7 @@ impl Parts {
             let item = &items[i];
             RemoteUpdate {
                 key: slice(&batch.bytes, item.key_at, item.key_len),
-                expire_ms: item.expire_ms,
+                expire_ms: item.timed.then_some(item.expire_ms),
                 values: slice(&batch.bytes, item.values_at, item.values_len),
                 server_key: match item.server_key {
                     0 => None,

@@ -105,8 +105,10 @@ pub struct Item {
     pub values_at: u32,
     /// Bytes of the values.
     pub values_len: u32,
-    /// Lifetime as on the wire, if the update has one.
-    pub expire_ms: Option<u32>,
+    /// Lifetime as on the wire, when `timed`.
+    pub expire_ms: u32,
+    /// The update carries a lifetime. (An `Option` would be put together in memory and copied.)
+    pub timed: bool,
     /// 1 + index into [`Batch::strings`]; 0: none.
     pub server_key: u32,
 }

@@ -289,30 +289,53 @@ impl Index {
         }
         self.runs[p] = new;
         if old.buckets != 0 {
-            self.free_run(old);
+            self.free_run(old.start, old.buckets.trailing_zeros() as usize);
         }
         Ok(())
     }
 
+    /// A run of empty buckets, `buckets` a power of two; it starts at a multiple of that.
     fn allocate(&mut self, buckets: usize) -> Result<usize, MemoryError> {
         let class = buckets.trailing_zeros() as usize;
-        if let Some(start) = self.free.get_mut(class).and_then(Vec::pop) {
+        let larger = self.free.iter().enumerate().skip(class).find(|(_, runs)| !runs.is_empty());
+        if let Some((found, _)) = larger
+            && let Some(start) = self.free[found].pop()
+        {
+            // Too large: the upper halves stay free.
+            (class..found).for_each(|half| self.free[half].push(start + (1 << half)));
+            let bytes = start * LINE..(start + buckets) * LINE;
+            self.region.bytes_mut()[bytes].fill(0);
             return Ok(start);
         }
-        let end = self.used + buckets;
+        let start = self.used.next_multiple_of(buckets);
+        let end = start + buckets;
         if end * LINE > self.region.len() {
             self.region.grow_ahead(end * LINE)?;
         }
-        Ok(std::mem::replace(&mut self.used, end))
+        while self.used < start {
+            // What alignment skips, in runs as large as they can be.
+            let gap = self.used.trailing_zeros() as usize;
+            self.free_run(self.used, gap);
+            self.used += 1 << gap;
+        }
+        self.used = end;
+        Ok(start)
     }
 
-    fn free_run(&mut self, run: Run) {
-        self.region.release(run.start * LINE..(run.start + run.buckets) * LINE);
-        let class = run.buckets.trailing_zeros() as usize;
-        if self.free.len() <= class {
-            self.free.resize(class + 1, Vec::new());
+    /// Keeps 2^`class` buckets for other partitions that grow: two neighbours make a larger run.
+    /// Their memory is not given back, or the huge pages they lie in would be broken up.
+    fn free_run(&mut self, mut start: usize, mut class: usize) {
+        loop {
+            if self.free.len() <= class {
+                self.free.resize(class + 1, Vec::new());
+            }
+            let neighbour = start ^ (1 << class);
+            let Some(i) = self.free[class].iter().position(|&s| s == neighbour) else { break };
+            self.free[class].swap_remove(i);
+            start = start.min(neighbour);
+            class += 1;
         }
-        self.free[class].push(run.start);
+        self.free[class].push(start);
     }
 
     /// Forgets everything and gives the memory back.

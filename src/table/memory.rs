@@ -130,10 +130,13 @@ impl Region {
         Ok(())
     }
 
-    /// Like [`Region::grow_to`], a step further: a sixteenth of what there is, from 64 KiB to
-    /// 2 MiB, so that growing row by row is rare.
+    /// Like [`Region::grow_to`], a step further: a sixteenth of what there is, at least 64 KiB, and
+    /// a huge page where there are any, so that growing row by row is rare.
     pub fn grow_ahead(&mut self, len: usize) -> Result<(), MemoryError> {
-        let step = (self.len / 16).clamp(64 * 1024, HUGE);
+        let step = match self.len {
+            len if len < 2 * HUGE => (len / 16).max(64 * 1024),
+            _ => HUGE,
+        };
         self.grow_to(len.next_multiple_of(step).min(self.max).max(len))
     }
 
@@ -312,7 +315,8 @@ mod store {
         /// then has the pages made. Kernels before 5.14 cannot do the latter: they make them when
         /// touched.
         pub fn commit(&mut self, old: usize, new: usize) -> Result<(), Errno> {
-            let end = new / HUGE * HUGE;
+            // The whole of the last one, or its first pages would be small ones and stay so.
+            let end = new.next_multiple_of(HUGE);
             if new >= 2 * HUGE && end > self.advised {
                 // SAFETY: the range lies within the mapping; the advice changes no contents.
                 let _ = unsafe {

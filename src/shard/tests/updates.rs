@@ -74,7 +74,8 @@ fn a_table_without_memory_costs_no_other_table_its_updates() {
         key_len: 4,
         values_at: 4,
         values_len: 1,
-        expire_ms: None,
+        expire_ms: 0,
+        timed: false,
         server_key: 0,
     };
     let batch = Batch {
