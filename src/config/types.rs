@@ -251,7 +251,7 @@ pub enum EngineChoice {
 /// What rows are kept in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MemoryChoice {
-    /// Whichever can have huge pages on this system; memfd when both or neither can.
+    /// memfd: only that can be handed to a successor.
     #[default]
     Auto,
     /// memfd, which another process can be given.

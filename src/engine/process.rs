@@ -111,13 +111,9 @@ pub fn raise_files_max() {
 
 /// Chooses what rows are kept in, before the first of them.
 pub fn choose_memory(choice: MemoryChoice) {
-    let (memfd, anonymous) = transparent_huge_pages();
-    let has = |word: &str| ["always", "advise", "madvise", "within_size"].contains(&word);
     memory::choose(match choice {
-        MemoryChoice::Memfd => Backing::Memfd,
+        MemoryChoice::Memfd | MemoryChoice::Auto => Backing::Memfd,
         MemoryChoice::Anonymous => Backing::Anonymous,
-        MemoryChoice::Auto if has(&anonymous) && !has(&memfd) => Backing::Anonymous,
-        MemoryChoice::Auto => Backing::Memfd,
     });
 }
 
