@@ -20,6 +20,10 @@ pub const ARRAY_ELEMENTS_MAX: u32 = 100;
 /// Longest expiry HAProxy's configuration takes: 2^31 - 1 ms, which row ticks can still compare.
 pub const EXPIRE_MAX_MS: u32 = i32::MAX as u32;
 
+/// A peer that has confirmed nothing, and whose changes the log does not know any more, is not sent
+/// the whole table before this: it is about to ask for a lesson, most likely, and would be sent
+/// everything twice.
+pub const CATCH_UP_WAIT_MS: u64 = 200;
 /// HEARTBEAT after this long without anything to push (protocol.md 2.7).
 pub const HEARTBEAT_MS: u64 = 3_000;
 /// A session on which nothing was received for this long is closed (protocol.md 2.7).
@@ -83,6 +87,8 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 pub const AUTO_TABLES_MAX: usize = 256;
 /// A session's receive buffer: large reads are what makes completion I/O cheap.
 pub const READ_CHUNK: usize = 128 * 1024;
+/// Up to this many bytes a tick writes by itself, without a turn of the writer's task.
+pub const WRITE_NOW_MAX: usize = 16 * 1024;
 /// Bytes a session's writer takes from its queue for one `writev`.
 pub const WRITE_BATCH_MAX: usize = 512 * 1024;
 /// Bytes queued for a peer beyond which we stop reading from it; what all shards may have on the

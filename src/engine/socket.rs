@@ -11,7 +11,7 @@ use crate::limits::LISTEN_BACKLOG;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -191,7 +191,7 @@ fn inherited(number: i32) -> io::Result<Socket> {
     // whether it is open, which a closed one answers with EBADF, and makes a descriptor of our
     // own; N itself stays as it is, for another attempt and for a process started by this one.
     let own = unsafe {
-        let borrowed = std::os::fd::BorrowedFd::borrow_raw(number);
+        let borrowed = BorrowedFd::borrow_raw(number);
         rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?
     };
     Ok(Socket::from(own))
@@ -486,8 +486,13 @@ impl Fresh {
 
 /// Another descriptor of the socket that `stream` owns.
 pub(super) fn duplicate(stream: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: `stream` owns its descriptor and is borrowed during the whole call, so that it stays
-    // open; the borrowed form goes no further.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    fd.try_clone_to_owned()
+    borrow(stream).try_clone_to_owned()
+}
+
+/// The descriptor of a socket whose type cannot lend it safely. Only for streams of tokio and
+/// tokio-uring, which own theirs.
+pub(super) fn borrow(stream: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: `stream` owns its descriptor and is borrowed for as long as the result is, so that
+    // it stays open.
+    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
 }

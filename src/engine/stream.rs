@@ -5,10 +5,11 @@
 //! while by [`Stream::interrupt`], which loses no byte; no future of theirs is ever dropped.
 
 use super::Engine;
-use super::socket::duplicate;
+use super::socket::{borrow, duplicate};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use io_uring::{cqueue, opcode, types};
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use socket2::Socket;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
@@ -148,6 +149,17 @@ impl Stream {
         (result, chunks)
     }
 
+    /// Writes what the socket takes at once of `chunks`; waits for nothing. Not to be called while
+    /// [`Stream::write_all`] is under way.
+    pub fn write_now(&self, chunks: &[Bytes]) -> io::Result<usize> {
+        match &self.kind {
+            Kind::UringTcp(stream) => send_now(stream, chunks),
+            Kind::UringUnix(stream) => send_now(stream, chunks),
+            Kind::EpollTcp(stream) => send_now(stream, chunks),
+            Kind::EpollUnix(stream) => send_now(stream, chunks),
+        }
+    }
+
     async fn write_some(&self, batch: Vec<Bytes>) -> io::Result<usize> {
         match &self.kind {
             Kind::UringTcp(stream) => stream.writev(batch).await.0,
@@ -228,6 +240,13 @@ async fn cancel(fd: RawFd) -> io::Result<()> {
         Errno::NOENT | Errno::ALREADY => Ok(()),
         errno => Err(errno.into()),
     }
+}
+
+fn send_now(stream: &impl AsRawFd, chunks: &[Bytes]) -> io::Result<usize> {
+    let slices = slices(&chunks[..chunks.len().min(IOVECS_MAX)]);
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    let mut control = rustix::net::SendAncillaryBuffer::default();
+    Ok(rustix::net::sendmsg(borrow(stream), &slices, &mut control, flags)?)
 }
 
 fn shutdown_fd(fd: &impl std::os::fd::AsFd) -> io::Result<()> {

@@ -9,8 +9,8 @@
 use super::message::CreditKind;
 use crate::engine::stream::is_interrupted;
 use crate::engine::{Doorbell, Engine, Stream, breathe};
-use crate::limits::{READ_CHUNK, WRITE_BATCH_MAX};
-use bytes::{Bytes, BytesMut};
+use crate::limits::{READ_CHUNK, WRITE_BATCH_MAX, WRITE_NOW_MAX};
+use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -158,13 +158,36 @@ impl ConnIo {
         self.inbound.borrow().ended.clone()
     }
 
-    /// Queues `tx`.
+    /// Queues `tx`; [`ConnIo::flush`] sends it on its way.
     pub fn send(&self, tx: Tx) {
         let mut outbound = self.outbound.borrow_mut();
-        if let Tx::Bytes(bytes) = &tx {
-            outbound.queued_bytes += bytes.len();
-        }
+        outbound.queued_bytes += tx.len();
         outbound.queue.push_back(tx);
+    }
+
+    /// The tick has queued all it has. A little is written here, so that a change is on the wire
+    /// when its tick ends; much, or what the socket does not take, is the writer's.
+    pub fn flush(&self) {
+        let mut outbound = self.outbound.borrow_mut();
+        let busy = self.writing.get() || self.frozen.get() || outbound.closing || outbound.ended;
+        if !busy && outbound.queued_bytes <= WRITE_NOW_MAX {
+            let (mut chunks, credits, bytes) = next_write(&mut outbound);
+            // An error comes again when the writer tries, which knows what to do about it.
+            let written = match chunks.is_empty() {
+                true => 0,
+                false => self.stream.write_now(&chunks).unwrap_or(0),
+            };
+            if written == bytes {
+                outbound.queued_bytes = outbound.queued_bytes.saturating_sub(bytes);
+                if !credits.is_empty() {
+                    outbound.credits.extend(credits);
+                    self.bell.ring();
+                }
+                return;
+            }
+            skip(&mut chunks, written);
+            put_back(&mut outbound, chunks, credits, bytes);
+        }
         self.may_write.notify_one();
     }
 
@@ -332,6 +355,19 @@ fn next_write(outbound: &mut Outbound) -> Write {
         }
     }
     (chunks, credits, bytes)
+}
+
+/// Takes the first `written` bytes off `chunks`.
+fn skip(chunks: &mut Vec<Bytes>, mut written: usize) {
+    let whole = chunks.iter().take_while(|chunk| {
+        let whole = written >= chunk.len();
+        written -= if whole { chunk.len() } else { 0 };
+        whole
+    });
+    chunks.drain(..whole.count());
+    if let Some(first) = chunks.first_mut() {
+        first.advance(written);
+    }
 }
 
 /// What was not written of a part of `bytes` bytes goes back to where it was taken from.

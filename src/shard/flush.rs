@@ -6,7 +6,7 @@ use super::parts::Parts;
 use super::registry::Table;
 use crate::Millis;
 use crate::engine::mesh::MeshEnd;
-use crate::limits::{CHUNK_BYTES, CHUNK_CREDITS, DICTIONARY_SLOTS, TICK_ROWS};
+use crate::limits::{CATCH_UP_WAIT_MS, CHUNK_BYTES, CHUNK_CREDITS, DICTIONARY_SLOTS, TICK_ROWS};
 use crate::session::ChangeBatch;
 use crate::table::{Entry, ScanCursor, TablePart, Timing, Trimmed, encode_update, peer_shard};
 use crate::wire::DataType;
@@ -31,6 +31,8 @@ struct Subscriber {
     dictionary: TxDictionary,
     /// A table whose log has forgotten the cursor is sent whole.
     catching_up: Option<CatchUp>,
+    /// No table is sent whole before this.
+    patient_until: Millis,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -78,6 +80,8 @@ pub struct Flush {
     subscribers: Vec<Subscriber>,
     /// Something may have to be sent: a change, a new subscriber, a credit.
     pending: bool,
+    /// Something must be looked at again then.
+    again_at: Option<Millis>,
     /// What this run has encoded, for the next subscriber at the same table and position.
     shared: AHashMap<(usize, u64), Encoded>,
     /// Updates that could not be encoded for a peer.
@@ -105,13 +109,15 @@ impl Flush {
     pub fn new(at_once: Option<u32>) -> Flush {
         let rows = at_once.map_or(TICK_ROWS, |n| TICK_ROWS.min(n as usize).max(1));
         let (subscribers, shared) = (Vec::new(), AHashMap::new());
-        Flush { rows, subscribers, pending: false, shared, skipped: 0 }
+        Flush { rows, subscribers, pending: false, again_at: None, shared, skipped: 0 }
     }
 
     /// A session starts to take changes; replaces its earlier subscription.
-    pub fn subscribe(&mut self, wish: Subscribe, shard: usize, shards: usize) {
+    pub fn subscribe(&mut self, wish: Subscribe, shard: usize, shards: usize, now: Millis) {
         self.unsubscribe(wish.conn);
         self.pending = true;
+        let fresh = wish.from.iter().all(|&position| position == 0);
+        let patience_ms = if fresh { CATCH_UP_WAIT_MS } else { 0 };
         self.subscribers.push(Subscriber {
             conn: wish.conn,
             epoch: wish.epoch,
@@ -122,6 +128,7 @@ impl Flush {
             cursors: wish.from,
             dictionary: own_dictionary(shard, shards),
             catching_up: None,
+            patient_until: now.plus(patience_ms),
         });
     }
 
@@ -169,6 +176,7 @@ impl Flush {
             cursors: state.cursors,
             dictionary,
             catching_up: state.catching_up,
+            patient_until: Millis(0),
         });
         fits
     }
@@ -184,11 +192,18 @@ impl Flush {
         self.pending = true;
     }
 
+    /// When [`Flush::run`] has something to do without anything having happened.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.again_at
+    }
+
     /// Sends what subscribers have credit for. True when more can be sent at once.
     pub fn run(&mut self, parts: &mut Parts, mesh: &mut MeshEnd<Message>, now: Millis) -> bool {
-        if !std::mem::take(&mut self.pending) {
+        let due = self.again_at.is_some_and(|at| at <= now);
+        if !std::mem::take(&mut self.pending) && !due {
             return false;
         }
+        self.again_at = None;
         let mut more = false;
         let mut subscribers = std::mem::take(&mut self.subscribers);
         for subscriber in &mut subscribers {
@@ -225,6 +240,11 @@ impl Flush {
         let ids = Ids { shard, shards };
         let encoded = match self.encode(subscriber, table, part, from, ids, now) {
             Some(encoded) => encoded,
+            None if now < subscriber.patient_until => {
+                let at = subscriber.patient_until;
+                self.again_at = Some(self.again_at.map_or(at, |before| before.min(at)));
+                return false;
+            }
             None => self.catch_up(subscriber, table, part, from, ids, now),
         };
         subscriber.cursors[table.index] = encoded.cursor;

@@ -375,6 +375,7 @@ impl Shard {
                 timed: state.timed,
                 session,
                 io: ConnIo::resume(stream, halted, self.bell.clone()),
+                unflushed: false,
                 held: None,
                 rounds: Vec::new(),
                 lesson: state.lesson,

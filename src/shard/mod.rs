@@ -15,6 +15,7 @@
 //! | `flush.rs` | local changes out |
 //! | `scan.rs` | lessons out |
 //! | `parts.rs` | this shard's rows |
+//! | `ticks.rs` | how long ticks took |
 //! | `handover.rs` | the whole of it to another process |
 //! | `status.rs` | what it says of itself |
 
@@ -30,6 +31,7 @@ mod session_glue;
 mod status;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 pub use handover::prepare;
 pub use message::{ConnKey, KeyFilter};
@@ -39,9 +41,7 @@ pub use registry::{Layout, Registry, Table};
 use crate::Millis;
 use crate::engine::mesh::MeshEnd;
 use crate::engine::{Clock, Engine, Stream, breathe};
-use crate::limits::{
-    EVENT_RETRY_MS, EVENT_SLOTS, EXPIRE_EVERY_MS, TICK_MESSAGES, TICK_US_MAX, TRIM_EVERY_MS,
-};
+use crate::limits::{EVENT_RETRY_MS, EVENT_SLOTS, EXPIRE_EVERY_MS, TICK_MESSAGES, TRIM_EVERY_MS};
 use crate::session::{CloseReason, Counters, Ledger, Refusal, Session, SessionParams};
 use apply::Router;
 use bytes::BytesMut;
@@ -57,6 +57,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use ticks::Ticks;
 use tokio::sync::mpsc;
 
 /// The coordinator's number for a session, never used again.
@@ -194,6 +195,8 @@ struct Conn {
     timed: bool,
     session: Session<Layout>,
     io: Rc<ConnIo>,
+    /// In the shard's list of those to flush.
+    unflushed: bool,
     /// A received buffer that waits until the session wants to read.
     held: Option<BytesMut>,
     /// Rounds that wait for shards: (round, shards missing).
@@ -237,6 +240,8 @@ pub struct Shard {
     mesh: MeshEnd<Message>,
     bell: LocalBell,
     conns: Slab<Conn>,
+    /// Sessions with something queued since they were flushed.
+    unflushed: Vec<usize>,
     generation: u32,
     router: Router,
     flush: Flush,
@@ -253,24 +258,6 @@ pub struct Shard {
     last_trim: Millis,
     ticks: Ticks,
     stopping: bool,
-}
-
-/// How long ticks took, in µs. A long one delays every session of the shard.
-struct Ticks {
-    histogram: hdrhistogram::Histogram<u64>,
-    sum_us: u64,
-}
-
-impl Ticks {
-    fn new() -> Ticks {
-        let histogram = hdrhistogram::Histogram::new_with_bounds(1, TICK_US_MAX, 2);
-        Ticks { histogram: histogram.expect("constant bounds, tested"), sum_us: 0 }
-    }
-
-    fn record(&mut self, us: u64) {
-        self.histogram.saturating_record(us);
-        self.sum_us += us;
-    }
 }
 
 /// What a shard is made of.
@@ -342,6 +329,7 @@ impl Shard {
             mesh: params.mesh,
             bell: LocalBell::new(params.bells, params.id),
             conns: Slab::new(),
+            unflushed: Vec::new(),
             generation: 0,
             router: Router::new(shards),
             flush: Flush::new(params.updates_at_once),
@@ -371,6 +359,7 @@ impl Shard {
         more |= self.parts.expire(now);
         more |= self.lessons.run(&mut self.parts, &mut self.mesh, now);
         more |= self.flush.run(&mut self.parts, &mut self.mesh, now);
+        more |= self.take_own(now);
         self.reap(now);
         let all = now.since(self.last_trim) >= TRIM_EVERY_MS;
         if all {
@@ -381,6 +370,7 @@ impl Shard {
             self.mesh.send(shard, Message::Crowded(table));
         }
         self.mesh.flush();
+        self.flush_sessions();
         self.send_events();
         more
     }
@@ -398,7 +388,7 @@ impl Shard {
         // Rows are exact on read; sweeping them a few at a time would only keep the CPU awake.
         let rows = self.parts.next_deadline().map(|at| at.max(now.plus(EXPIRE_EVERY_MS)));
         let cuts = self.conns.iter().filter_map(|(_, c)| c.cut_at).min();
-        [sessions, rows, cuts, events].into_iter().flatten().min()
+        [sessions, rows, cuts, events, self.flush.next_deadline()].into_iter().flatten().min()
     }
 
     fn take_controls(&mut self, now: Millis) -> bool {
@@ -440,12 +430,26 @@ impl Shard {
         true
     }
 
+    /// Messages behind the runs that made them: chunks and changes for sessions of our own are on
+    /// the wire when this tick ends. True when there are some that the next tick must act on.
+    fn take_own(&mut self, now: Millis) -> bool {
+        for _ in 0..TICK_MESSAGES {
+            let Some(message) = self.mesh.receive() else { return false };
+            let out = matches!(message, Message::Changes(..) | Message::Chunk(_));
+            self.take_message(message, now);
+            if !out {
+                return true;
+            }
+        }
+        true
+    }
+
     fn take_message(&mut self, message: Message, now: Millis) {
         let shards = self.mesh.shards();
         match message {
             Message::Apply(batch) => self.apply(batch, now),
             Message::Applied { conn, round } => self.applied(conn, round, now),
-            Message::Subscribe(wish) => self.flush.subscribe(*wish, self.id, shards),
+            Message::Subscribe(wish) => self.flush.subscribe(*wish, self.id, shards, now),
             Message::Unsubscribe(conn) => self.flush.unsubscribe(conn),
             Message::Changes(key, batch) => self.changes(key, *batch, now),
             Message::Crowded(table) => self.parts.touch(table),
@@ -521,6 +525,7 @@ impl Shard {
             timed: open.params.minor >= 1,
             session,
             io: ConnIo::start(stream, &open.leftover, self.bell.clone()),
+            unflushed: false,
             held: None,
             rounds: Vec::new(),
             lesson: None,

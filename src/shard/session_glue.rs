@@ -122,7 +122,7 @@ impl Shard {
         let conn = &mut self.conns[slot];
         conn.session.handle_changes(batch, now);
         self.drain(slot, now);
-        self.conns[slot].io.send(Tx::Credit(owner, CreditKind::Changes));
+        self.queue(slot, Tx::Credit(owner, CreditKind::Changes));
     }
 
     /// A piece of a lesson from an owner.
@@ -132,7 +132,7 @@ impl Shard {
         conn.session.handle_lesson_chunk(chunk.lesson, chunk.bytes, chunk.entries, now);
         self.drain(slot, now);
         let credit = Tx::Credit(usize::from(chunk.owner), CreditKind::Lesson);
-        self.conns[slot].io.send(credit);
+        self.queue(slot, credit);
     }
 
     /// An owner has taught its part; when all have, the lesson ends.
@@ -171,8 +171,27 @@ impl Shard {
     pub(super) fn drain(&mut self, slot: usize, now: Millis) {
         while let Some(output) = self.conns[slot].session.poll_output() {
             match output {
-                Output::Send(bytes) => self.conns[slot].io.send(Tx::Bytes(bytes)),
+                Output::Send(bytes) => self.queue(slot, Tx::Bytes(bytes)),
                 Output::Event(event) => self.session_event(slot, event, now),
+            }
+        }
+    }
+
+    fn queue(&mut self, slot: usize, tx: Tx) {
+        let conn = &mut self.conns[slot];
+        conn.io.send(tx);
+        if !std::mem::replace(&mut conn.unflushed, true) {
+            self.unflushed.push(slot);
+        }
+    }
+
+    /// Sends what this tick has queued.
+    pub(super) fn flush_sessions(&mut self) {
+        while let Some(slot) = self.unflushed.pop() {
+            // A session that ended meanwhile has nothing to send, one in its place loses nothing.
+            if let Some(conn) = self.conns.get_mut(slot) {
+                conn.unflushed = false;
+                conn.io.flush();
             }
         }
     }

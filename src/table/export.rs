@@ -81,13 +81,19 @@ impl TablePart {
                 }
             });
             values.map_err(|_| damaged)?;
-            part.apply(now, &layout, 1, |_| RemoteUpdate {
-                key: update.key,
-                hash: hasher.hash(update.key),
-                expire_ms: update.expire_ms,
-                values: update.values,
-                server_key: server_key.as_ref(),
-            });
+            let hash = hasher.hash(update.key);
+            part.apply(
+                now,
+                &layout,
+                1,
+                |_| hash,
+                |_| RemoteUpdate {
+                    key: update.key,
+                    expire_ms: update.expire_ms,
+                    values: update.values,
+                    server_key: server_key.as_ref(),
+                },
+            );
         }
         Ok(part)
     }

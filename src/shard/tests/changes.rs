@@ -1,7 +1,7 @@
 //! Local changes out: shared, filtered, bounded by credits, and never lost.
 
 use super::rig::{Arrived, Got, Reader, Rig, conn, spec};
-use crate::limits::{CHANGES_MAX, CHUNK_CREDITS};
+use crate::limits::{CATCH_UP_WAIT_MS, CHANGES_MAX, CHUNK_CREDITS};
 use crate::shard::KeyFilter;
 use crate::shard::flush::own_dictionary;
 use crate::shard::message::{CreditKind, Message, Subscribe};
@@ -131,12 +131,24 @@ fn outgrow(rig: &mut Rig) -> u32 {
     rows
 }
 
+/// A peer that has confirmed nothing asks for a lesson at once, most of the time: for a moment it
+/// is not sent the whole table unasked.
+fn wait_for_its_wish(rig: &mut Rig) {
+    rig.settle();
+    let sent = rig.arrived.changes.iter().filter(|(_, batch)| batch.table == 0).count();
+    assert_eq!(sent, 0, "too early");
+    let due = rig.shards[0].flush.next_deadline().unwrap();
+    assert_eq!(due, rig.now.plus(CATCH_UP_WAIT_MS));
+    rig.now = due;
+}
+
 #[test]
 fn who_was_away_for_too_long_gets_the_whole_table() {
     let mut rig = Rig::new(1, vec![spec("a", "gpc0", 2_000_000), spec("b", "gpc0", 1000)]);
     let rows = outgrow(&mut rig);
     (0..10).for_each(|key| rig.set(1, key, 1));
     rig.subscribe(conn(0), None, vec![]);
+    wait_for_its_wish(&mut rig);
     rig.settle();
     let mut all = std::mem::take(&mut rig.arrived.changes);
     // Some rows have been sent and change again before the rest has: rows that still wait unread in
@@ -168,6 +180,7 @@ fn a_log_that_overflows_again_meanwhile_loses_nothing() {
     let rows = outgrow(&mut rig);
     // Another peer reads along, so that rows are entered anew each time they change.
     rig.subscribe(conn(0), None, vec![]);
+    wait_for_its_wish(&mut rig);
     rig.settle();
     let mut all = std::mem::take(&mut rig.arrived.changes);
     let sent = Reader::new(&rig).changes(&all, conn(0));
@@ -198,6 +211,7 @@ fn a_peer_of_version_2_0_is_never_sent_lifetimes() {
         let conn = conn(0);
         let wish = Subscribe { conn, epoch: 1, section: 0, from: vec![], filter: None, timed };
         rig.shards[0].mesh.send(0, Message::Subscribe(Box::new(wish)));
+        wait_for_its_wish(&mut rig);
         rig.settle();
         let got = Reader::new(&rig).changes(&rig.arrived.changes, conn);
         assert!(!got.is_empty() && got.iter().all(|g| g.timed == timed));

@@ -13,8 +13,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 const CYCLES: u32 = 3_000;
 /// Bytes are told apart by their position, with a period that no buffer size divides.
@@ -28,9 +29,16 @@ fn stretch(from: u64, len: usize) -> &'static [u8] {
     &bytes[(from % PERIOD) as usize..][..len]
 }
 
+/// For the other side's writer to end, and to say what it has sent.
+#[derive(Default)]
+struct Stop {
+    now: AtomicBool,
+    sent: AtomicU64,
+}
+
 /// The other side: writes and checks as fast as it can until it is told to stop, then says how far
 /// it came in each direction.
-fn other_side<S>(read: S, write: S, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<(u64, u64)>
+fn other_side<S>(read: S, write: S, stop: Arc<Stop>) -> std::thread::JoinHandle<(u64, u64)>
 where
     S: Read + Write + Send + 'static,
 {
@@ -38,11 +46,12 @@ where
     std::thread::spawn(move || {
         let writer = std::thread::spawn(move || {
             let (mut sent, mut random) = (0u64, Random::new(5));
-            while !stop.load(Ordering::Relaxed) {
+            while !stop.now.load(Ordering::Relaxed) {
                 let some = stretch(sent, 1 + random.below(60_000) as usize);
                 write.write_all(some).unwrap();
                 sent += some.len() as u64;
             }
+            stop.sent.store(sent, Ordering::Relaxed);
             sent
         });
         let (mut got, mut buffer) = (0u64, vec![0; 70_000]);
@@ -79,13 +88,19 @@ impl Ours {
             buffer.advance(taken);
             self.io.give_back(buffer);
         }
-        while self.io.queued_bytes() < 1_000_000 {
-            let some = stretch(self.queued, 1 + self.random.below(100_000) as usize);
+        // Much, which is the writer's, or little, which is written at once.
+        let (most, each) = match self.random.below(4) {
+            0 => (4_000, 4_000),
+            _ => (1_000_000, 100_000),
+        };
+        while self.io.queued_bytes() < most {
+            let some = stretch(self.queued, 1 + self.random.below(each) as usize);
             self.queued += some.len() as u64;
             self.io.send(Tx::Bytes(Bytes::from_static(some)));
             self.io.send(Tx::Credit(3, CreditKind::Changes));
             self.credits_due += 1;
         }
+        self.io.flush();
         self.credits += self.io.take_credits().len() as u32;
     }
 
@@ -97,7 +112,7 @@ impl Ours {
     }
 }
 
-async fn cycles(engine: Engine, fd: OwnedFd, stop: Arc<AtomicBool>) -> (u64, u64) {
+async fn cycles(engine: Engine, fd: OwnedFd, stop: Arc<Stop>) -> (u64, u64) {
     let bell = LocalBell::new(Arc::new(vec![Doorbell::default()]), 0);
     let io = ConnIo::start(Stream::new(engine, fd).unwrap(), b"", bell.clone());
     let random = Random::new(7);
@@ -112,7 +127,7 @@ async fn cycles(engine: Engine, fd: OwnedFd, stop: Arc<AtomicBool>) -> (u64, u64
         assert!(ours.io.is_halted());
         let (before, queue) = (ours.io.halted(None).received, ours.io.queued_bytes());
         if cycle % 50 == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         breathe(engine).await;
         assert_eq!(before, ours.io.halted(None).received, "it stands still");
@@ -123,11 +138,13 @@ async fn cycles(engine: Engine, fd: OwnedFd, stop: Arc<AtomicBool>) -> (u64, u64
             ours.io.thaw();
         }
     }
-    stop.store(true, Ordering::Relaxed);
+    stop.now.store(true, Ordering::Relaxed);
     // All that the other side has sent arrives, and all of ours is written.
-    let mut quiet = 0;
-    while quiet < 50 {
-        let before = (ours.received, ours.io.queued_bytes(), ours.credits);
+    let mut patience_ms = 20_000;
+    let sent = || stop.sent.load(Ordering::Relaxed);
+    while ours.received != sent() || ours.io.queued_bytes() > 0 || ours.credits < ours.credits_due {
+        assert!(patience_ms > 0, "{} of {} have come", ours.received, sent());
+        patience_ms -= 1;
         if let Some(buffer) = ours.io.take_filled() {
             let n = buffer.len();
             assert!(buffer[..] == *stretch(ours.received, n));
@@ -135,9 +152,7 @@ async fn cycles(engine: Engine, fd: OwnedFd, stop: Arc<AtomicBool>) -> (u64, u64
             ours.io.give_back(BytesMut::new());
         }
         ours.credits += ours.io.take_credits().len() as u32;
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        let after = (ours.received, ours.io.queued_bytes(), ours.credits);
-        quiet = if before == after { quiet + 1 } else { 0 };
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!((ours.io.queued_bytes(), ours.credits), (0, ours.credits_due));
     ours.io.close();
@@ -145,7 +160,7 @@ async fn cycles(engine: Engine, fd: OwnedFd, stop: Arc<AtomicBool>) -> (u64, u64
 }
 
 fn both_ends<S: Read + Write + Send + 'static>(engine: Engine, theirs: [S; 2], ours: OwnedFd) {
-    let stop = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Stop::default());
     let [read, write] = theirs;
     let other = other_side(read, write, stop.clone());
     let (tell, told) = std::sync::mpsc::channel();

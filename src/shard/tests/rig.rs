@@ -167,7 +167,7 @@ impl Rig {
                     one.mesh.send(home, Message::Applied { conn, round });
                 }
                 Message::Applied { conn, round } => self.arrived.applied.push((conn, round)),
-                Message::Subscribe(wish) => one.flush.subscribe(*wish, id, shards),
+                Message::Subscribe(wish) => one.flush.subscribe(*wish, id, shards, now),
                 Message::Unsubscribe(conn) => one.flush.unsubscribe(conn),
                 Message::Changes(conn, batch) => self.arrived.changes.push((conn, *batch)),
                 Message::Crowded(table) => one.parts.touch(table),
