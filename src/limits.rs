@@ -239,6 +239,8 @@ pub const INSTANT_MS: u64 = 2_000;
 pub const INSTANT_FREEZE_MS: u64 = 1_000;
 /// One read or write between two processes that hand over.
 pub const HANDOVER_IO_MS: u64 = 2_000;
+/// Pause of the thread that is asked, after one who may not ask or a failed accept.
+pub const HANDOVER_PAUSE_MS: u64 = 20;
 /// Descriptors in one message: the kernel takes 253.
 pub const RIGHTS_AT_ONCE: usize = 250;
 /// Descriptors of one hand-over: memory of every table on every shard, and sockets.

@@ -7,8 +7,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::limits::{HANDOVER_FDS_MAX, HANDOVER_FRAME_MAX, HANDOVER_IO_MS, RIGHTS_AT_ONCE};
+use crate::limits::{
+    HANDOVER_FDS_MAX, HANDOVER_FRAME_MAX, HANDOVER_IO_MS, HANDOVER_PAUSE_MS, RIGHTS_AT_ONCE,
+};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::Uid;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
@@ -43,13 +46,17 @@ impl Asked {
     }
 
     /// The next process that asks, and its pid; those who may not are turned away.
-    pub fn accept(&self) -> io::Result<(Wire, i32)> {
+    pub fn accept(&self) -> (Wire, i32) {
         loop {
-            let (stream, _) = self.0.accept()?;
-            let wire = Wire::new(stream)?;
-            match wire.other() {
-                Ok(pid) => return Ok((wire, pid)),
-                Err(_) => continue,
+            let asked = self.0.accept().and_then(|(stream, _)| {
+                let wire = Wire::new(stream)?;
+                let pid = wire.other()?;
+                Ok((wire, pid))
+            });
+            match asked {
+                Ok(asked) => return asked,
+                // Out of descriptors, or one that may not: this may pass, and who asks waits.
+                Err(_) => std::thread::park_timeout(Duration::from_millis(HANDOVER_PAUSE_MS)),
             }
         }
     }
@@ -74,11 +81,10 @@ impl Wire {
         Ok(wire)
     }
 
-    /// The other side's pid, when it is of our user or of root's, or we are root.
+    /// The other side's pid, when it is trusted.
     fn other(&self) -> io::Result<i32> {
         let other = rustix::net::sockopt::socket_peercred(&self.0)?;
-        let own = rustix::process::geteuid();
-        if other.uid != own && !other.uid.is_root() && !own.is_root() {
+        if !is_trusted(rustix::process::geteuid(), other.uid) {
             return Err(Errno::PERM.into());
         }
         Ok(other.pid.as_raw_nonzero().get())
@@ -143,6 +149,13 @@ impl Wire {
         }
         Ok(fds)
     }
+}
+
+/// True when a process of `own` user gives everything to, or takes it from, one of the `other`:
+/// the same user, or root. Root itself trusts root only: nobody else's memory, and nobody else with
+/// its own.
+fn is_trusted(own: Uid, other: Uid) -> bool {
+    other == own || other.is_root()
 }
 
 /// The right to go on, of which there is one: two processes hold it, and the kernel gives it to
@@ -223,12 +236,22 @@ mod tests {
         assert!(Wire::connect(own).is_err(), "nobody listens");
         let asked = Asked::listen().unwrap();
         let mut wire = Wire::connect(own).unwrap();
-        let (mut other, pid) = asked.accept().unwrap();
+        let (mut other, pid) = asked.accept();
         assert_eq!(pid, own);
         wire.send(b"x").unwrap();
         assert_eq!(other.receive().unwrap(), b"x");
         other.send(&vec![7; 100_000]).unwrap();
         assert_eq!(wire.receive().unwrap().len(), 100_000);
+    }
+
+    #[test]
+    fn only_the_same_user_and_root_are_trusted() {
+        let [root, one, two] = [0, 1_000, 1_001].map(Uid::from_raw);
+        for own in [root, one, two] {
+            assert!(is_trusted(own, own) && is_trusted(own, root));
+        }
+        assert!(!is_trusted(root, one), "not even by root");
+        assert!(!is_trusted(one, two));
     }
 
     #[test]

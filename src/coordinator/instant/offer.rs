@@ -35,7 +35,8 @@ struct Given {
 
 /// The thread: answers one process after the other, for ever.
 fn serve(asked: &Asked, requests: &mpsc::Sender<Request>) {
-    while let Ok((wire, pid)) = asked.accept() {
+    loop {
+        let (wire, pid) = asked.accept();
         if hand_over(wire, pid, requests).is_none() {
             return;
         }
