@@ -113,12 +113,12 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         Ok(pidfile) => pidfile,
         Err(error) => return said.fail(&format!("{error}.")),
     };
-    let asked = instant::listen();
-    if let Err(error) = &asked {
+    let instant_reload = config.stickring.instant_reload;
+    let asked = instant_reload.then(instant::listen).transpose().unwrap_or_else(|error| {
         let text = format!("No process will be able to take over from us at once: {error}.");
         said.line(Severity::Warning, &text);
-    }
-    let asked = asked.ok();
+        None
+    });
     let setup = |said: &Said| Setup {
         engine: probed.engine,
         opened: Opened::default(),
@@ -132,7 +132,7 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         config: config.clone(),
     };
     let mut up = Up { pidfile, ready };
-    if !args.old.terminate && !args.old.pids.is_empty() {
+    if instant_reload && !args.old.terminate && !args.old.pids.is_empty() {
         match go_on(&args.old.pids, setup(&said), &mut up) {
             Ok(code) => return code as u8,
             Err(why) => said.line(Severity::Notice, &format!("No instant hand-over: {why}.")),

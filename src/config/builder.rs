@@ -204,6 +204,7 @@ impl Default for StickringSection {
             engine: crate::config::EngineChoice::Auto,
             memory: MemoryChoice::Auto,
             pin: true,
+            instant_reload: true,
         }
     }
 }

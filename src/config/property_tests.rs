@@ -56,6 +56,7 @@ const WORDS: &[&str] = &[
     "engine",
     "epoll",
     "pin",
+    "instant-reload",
     "memory",
     "off",
     "shards",

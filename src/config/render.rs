@@ -234,5 +234,7 @@ fn stickring(out: &mut String, section: &StickringSection) {
         MemoryChoice::Anonymous => "anonymous",
     };
     let _ = writeln!(out, "    memory {memory}");
-    let _ = writeln!(out, "    pin {}", if section.pin { "on" } else { "off" });
+    let word = |on: bool| if on { "on" } else { "off" };
+    let _ = writeln!(out, "    pin {}", word(section.pin));
+    let _ = writeln!(out, "    instant-reload {}", word(section.instant_reload));
 }

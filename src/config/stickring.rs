@@ -56,6 +56,12 @@ pub(crate) fn line(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
             "off" => set(&mut section.pin, false),
             got => Err(format!("expects 'on' or 'off' (got '{got}')")),
         },
+        "instant-reload" if extra(line, 2, diags) => Ok(()),
+        "instant-reload" => match line.word(1) {
+            "on" => set(&mut section.instant_reload, true),
+            "off" => set(&mut section.instant_reload, false),
+            got => Err(format!("expects 'on' or 'off' (got '{got}')")),
+        },
         other => {
             let text = format!("unknown keyword '{other}' in 'stickring' section");
             return diags.alert(line.says(text));

@@ -97,6 +97,7 @@ stickring
     engine epoll
     memory anonymous
     pin off
+    instant-reload off
 "#;
 
 #[test]
@@ -153,6 +154,7 @@ fn a_whole_file_is_read() {
     assert_eq!((ring.auto_tables, ring.accept_peers_max), (Some(5 * 1024), 9));
     assert_eq!(ring.memory, MemoryChoice::Anonymous);
     assert_eq!((ring.engine, ring.pin, ring.accept_peers.len()), (EngineChoice::Epoll, false, 3));
+    assert!(!ring.instant_reload);
 }
 
 #[test]

@@ -304,4 +304,7 @@ pub struct StickringSection {
     pub memory: MemoryChoice,
     /// `pin`: tie each shard to a CPU when there is one for each.
     pub pin: bool,
+    /// `instant-reload`: a successor may take memory and sessions as they are; otherwise a reload
+    /// goes by the peers protocol.
+    pub instant_reload: bool,
 }
