@@ -137,11 +137,12 @@ impl Node {
         let mut leaving = self.sections.iter().filter_map(|s| s.leaving.as_ref());
         let Some(stop) = &mut self.soft_stop else { return };
         if leaving.all(|l| l.machine.ending().is_some()) {
+            let first = stop.over.is_none();
             let since = *stop.over.get_or_insert(now);
+            if first && self.handover.kind != Kind::None {
+                self.log.notice(&format!("Hand-over to the new process: {}.", self.handover));
+            }
             if self.commands.get() == 0 || now >= since.plus(LAST_WORDS_MS) {
-                if self.handover.kind != Kind::None {
-                    self.log.notice(&format!("Hand-over to the new process: {}.", self.handover));
-                }
                 self.over.notify_one();
             }
         }

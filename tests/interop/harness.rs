@@ -237,6 +237,34 @@ impl Lab {
         self.launch(&NodeKind::HaProxy(self.version.clone()), name, socket, arguments)
     }
 
+    /// Starts a HAProxy of this run's version in master-worker mode and waits for its stats socket.
+    pub fn haproxy_master(&self, config: &Config) -> Process {
+        let name = &config.local;
+        let (file, socket) =
+            (self.path(&format!("{name}.cfg")), self.path(&format!("{name}.sock")));
+        std::fs::write(&file, config.render(&socket)).expect("config file");
+        let arguments = ["-f", &file.display().to_string(), "-W"].map(str::to_owned).to_vec();
+        let version = Version { path: self.own_wrapper(), ..self.version.clone() };
+        self.launch(&NodeKind::HaProxy(version), name, socket, arguments)
+    }
+
+    /// A master starts itself again by the name it was started with: one that runs by a loader of
+    /// its own must be told the wrapper's.
+    fn own_wrapper(&self) -> PathBuf {
+        let text = std::fs::read_to_string(&self.version.path).unwrap_or_default();
+        if !text.contains(" --library-path ") {
+            return self.version.path.clone();
+        }
+        let folder = self.version.path.parent().expect("its folder").display().to_string();
+        let text = text.replace("${0%/*}", &folder);
+        let text = text.replace(" --library-path ", " --argv0 \"$0\" --library-path ");
+        let path = self.path("haproxy");
+        std::fs::write(&path, text).expect("a wrapper");
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, all).expect("an executable");
+        path
+    }
+
     /// Starts the node under test and waits for its stats socket.
     pub fn node(&self, config: &Config) -> Process {
         self.start(&self.node, config)
@@ -244,20 +272,21 @@ impl Lab {
 
     /// Starts a successor of a process with the same file and `-sf`, and waits for the old to end.
     pub fn reload(&self, old: &mut Process) -> Process {
-        let mut arguments = old.arguments.clone();
-        arguments.extend(["-sf".to_owned(), old.pid().to_string()]);
-        let (program, socket) = (old.program.clone(), old.socket.clone());
+        let program = old.program.clone();
+        let new = self.succeed(old, &program);
+        old.leave();
+        // The stats socket has been the new one's since it began.
+        new.wait_for(&new.cli());
+        new
+    }
+
+    /// Starts a successor of a process with the same file and `-sf`, perhaps of another program,
+    /// and waits for nothing.
+    pub fn succeed(&self, old: &Process, program: &Path) -> Process {
+        let (program, socket) = (program.to_path_buf(), old.socket.clone());
+        let arguments = [&old.arguments[..], &["-sf".to_owned(), old.pid().to_string()]].concat();
         let mut new = Process { program, arguments, socket, log: old.log.clone(), child: None };
         new.run();
-        let begin = Instant::now();
-        while old.alive() {
-            let waited = begin.elapsed();
-            assert!(waited < Duration::from_secs(25), "the old process does not end");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        old.child = None;
-        // The stats socket has been the new one's since it began.
-        new.wait();
         // A later start of it is a plain one.
         new.arguments.truncate(new.arguments.len() - 2);
         new
@@ -362,6 +391,44 @@ impl Process {
             let waited = begin.elapsed();
             assert!(waited < Duration::from_secs(10), "no answer on the stats socket in 10 s");
             std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until it is the one that answers on the stats socket.
+    pub fn wait_for(&self, cli: &Cli) {
+        let mine = format!("\nPid: {}\n", self.pid());
+        eventually(15, "the new process's stats socket", || {
+            let info = cli.try_ask("show info").map_err(|e| e.to_string())?;
+            if info.contains(&mine) { Ok(()) } else { Err("another process answers".to_owned()) }
+        });
+    }
+
+    /// Waits for the end of an old process, which must be a good one.
+    pub fn leave(&mut self) {
+        let begin = Instant::now();
+        while self.alive() {
+            let waited = begin.elapsed();
+            assert!(waited < Duration::from_secs(25), "the old process does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(mut child) = self.child.take() {
+            let status = child.wait().expect("its status");
+            assert_eq!(status.code(), Some(0), "the end of the old process");
+        }
+    }
+
+    /// One line of `show info`.
+    pub fn info(&self, name: &str) -> String {
+        let text = self.cli().ask("show info");
+        let line = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
+    }
+
+    /// SIGKILL to it alone: its stats socket may be its successor's by now.
+    pub fn kill_only(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 

@@ -24,5 +24,6 @@ mod layouts;
 mod raw_handshake;
 mod raw_lessons;
 mod raw_messages;
+mod reload;
 mod sessions;
 mod values;
