@@ -289,6 +289,47 @@ fn kill_9_in_the_middle_of_a_hand_over() {
     });
 }
 
+#[test]
+fn the_node_reloads_while_it_teaches_and_while_it_learns() {
+    each_version("reloads in the middle of lessons", (3, 0), |lab| {
+        if !lab.node.is_stickring() {
+            return;
+        }
+        const ENTRIES: usize = 40_000;
+        let (hap_config, node_config) = configs(lab);
+        let mut node = lab.node(&node_config);
+        fill(&node, "n", ENTRIES, 1);
+        let mut hap = lab.haproxy(&hap_config);
+        let some = |process: &Process, least: usize| {
+            eventually(15, "a lesson begins", || match process.cli().used("t_str")? {
+                used if used > least => Ok(()),
+                used => Err(format!("{used} entries")),
+            });
+        };
+        for wait in [0, 10, 30] {
+            some(&hap, 0);
+            pause(wait);
+            node = lab.reload(&mut node);
+            for process in [&hap, &node] {
+                eventually(20, "all entries", || has(process, "n", ENTRIES, 1));
+            }
+            hap.kill();
+            hap.start();
+        }
+        eventually(20, "all entries", || has(&hap, "n", ENTRIES, 1));
+        for wait in [0, 10, 30] {
+            node.kill();
+            node.start();
+            some(&node, 0);
+            pause(wait);
+            node = lab.reload(&mut node);
+            node = lab.reload(&mut node);
+            eventually(20, "all entries", || has(&node, "n", ENTRIES, 1));
+        }
+        become_equal(&hap, &node, "t_str", SLACK, 10);
+    });
+}
+
 /// Updates at a known rate on HAProxy's stats socket, and the last value of each key.
 struct Flow {
     stop: AtomicBool,
