@@ -132,6 +132,8 @@ pub const EVENT_RETRY_MS: u64 = 10;
 pub const PUSH_REST_MS: u64 = 300;
 /// The same for peers that confirm more and more: a successor waits 5 s for us.
 pub const PUSH_REST_MAX_MS: u64 = 1_500;
+/// Told to stop while an old process teaches it, the node lets that lesson end for this long.
+pub const LEARN_REST_MS: u64 = 2_000;
 /// How often it looks whether they have.
 pub const PUSH_LOOK_MS: u64 = 5;
 /// Told to stop, the node tells sessions that are still there again after this long.

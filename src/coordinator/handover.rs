@@ -9,7 +9,9 @@
 
 use super::{Node, Shared, report};
 use crate::Millis;
-use crate::limits::{LAST_WORDS_MS, PUSH_LOOK_MS, PUSH_REST_MAX_MS, PUSH_REST_MS, STOP_AGAIN_MS};
+use crate::limits::{
+    LAST_WORDS_MS, LEARN_REST_MS, PUSH_LOOK_MS, PUSH_REST_MAX_MS, PUSH_REST_MS, STOP_AGAIN_MS,
+};
 use crate::observe::handover::{HandoverNumbers, Kind, Outcome};
 use crate::observe::log::Level;
 use crate::resync::Handover;
@@ -22,8 +24,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct SoftStop {
     began: Millis,
-    /// Our own changes have been pushed, as far as peers take them.
-    pushed: bool,
+    /// Sessions may end: see [`settle`].
+    settled: bool,
     /// Nobody can reach us and nothing is being changed: what the tables hold is what our successor
     /// must get.
     quiet: bool,
@@ -40,9 +42,11 @@ pub struct Leaving {
     said: bool,
 }
 
-/// Gives peers a moment to take our own changes, then goes on with the soft stop: what a successor
-/// learns from us it does not push.
-async fn push_the_rest(node: Shared) {
+/// Goes on with the soft stop when two things are settled, or have had their time: peers have taken
+/// our own changes, since what a successor learns from us it does not push; and an old process that
+/// is teaching us has ended, since otherwise our successor would have to learn from both, and
+/// perhaps from the older one last.
+async fn settle(node: Shared) {
     let clock = node.borrow().clock;
     let end = clock.now().plus(PUSH_REST_MAX_MS);
     let (mut least, mut patience) = (u64::MAX, end);
@@ -56,9 +60,16 @@ async fn push_the_rest(node: Shared) {
         }
         tokio::time::sleep(Duration::from_millis(PUSH_LOOK_MS)).await;
     }
+    let end = clock.now().plus(LEARN_REST_MS);
+    while clock.now() < end && node.borrow().learns_from_old_process() {
+        tokio::time::sleep(Duration::from_millis(PUSH_LOOK_MS)).await;
+    }
     let mut node = node.borrow_mut();
+    for (section, up_to_date) in node.sections.iter().zip(node.up_to_date.iter()) {
+        up_to_date.store(section.brain.may_hand_over_finished(), Ordering::Relaxed);
+    }
     if let Some(stop) = &mut node.soft_stop {
-        stop.pushed = true;
+        stop.settled = true;
     }
     node.poke.notify_one();
 }
@@ -69,7 +80,7 @@ impl Node {
     pub(super) fn soft_stop(node: &Shared) {
         let now = node.borrow().clock.now();
         if node.borrow_mut().begin_soft_stop(now) {
-            tokio::task::spawn_local(push_the_rest(node.clone()));
+            tokio::task::spawn_local(settle(node.clone()));
         }
     }
 
@@ -85,7 +96,7 @@ impl Node {
         self.log.notice("SIGUSR1 received, closing all sessions and handing the tables over.");
         let hard_at = self.config.hard_stop_after_ms.map(|ms| now.plus(ms));
         self.soft_stop =
-            Some(SoftStop { began: now, pushed: false, quiet: false, hard_at, over: None });
+            Some(SoftStop { began: now, settled: false, quiet: false, hard_at, over: None });
         self.stopping = true;
         self.closing.send_replace(true);
         for section in 0..self.sections.len() {
@@ -96,10 +107,12 @@ impl Node {
             if tables > 0 && entry.peers[0].address.is_some() {
                 entry.leaving = Some(Leaving { machine: Handover::new(now), said: false });
             }
-            let finished = entry.brain.may_hand_over_finished();
-            self.up_to_date[section].store(finished, Ordering::Relaxed);
         }
         true
+    }
+
+    fn learns_from_old_process(&self) -> bool {
+        self.sections.iter().any(|s| s.brain.learns_from_old_process())
     }
 
     fn end_all_sessions(&mut self) {
@@ -114,7 +127,7 @@ impl Node {
             self.log.warning("soft-stop running for too long, performing a hard-stop.");
             return self.over.notify_one();
         }
-        if !stop.pushed {
+        if !stop.settled {
             return;
         }
         if !stop.quiet {
@@ -151,7 +164,7 @@ impl Node {
     /// When [`Node::run_soft_stop`] has something to do again.
     pub(super) fn soft_stop_deadline(&self) -> Option<Millis> {
         let stop = self.soft_stop.as_ref()?;
-        let next = if !stop.pushed {
+        let next = if !stop.settled {
             None
         } else if stop.quiet {
             let leaving = self.sections.iter().filter_map(|s| s.leaving.as_ref());

@@ -455,7 +455,9 @@ impl Node {
                     let outcome = if finished { Outcome::Finished } else { Outcome::Partial };
                     self.taken_over(info.section, outcome, updates, duration_ms);
                 }
-                self.sections[info.section].brain.lesson_end(id, finished, now);
+                let brain = &mut self.sections[info.section].brain;
+                brain.learned(id, updates);
+                brain.lesson_end(id, finished, now);
                 self.run_section(info.section, now);
             }
             ShardEvent::Teaching(id) => {

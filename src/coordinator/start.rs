@@ -50,6 +50,9 @@ pub struct Opened {
     pub peers: Vec<(usize, Bound)>,
     /// (index of the `stats socket` line, socket).
     pub stats: Vec<(usize, Bound)>,
+    /// Time in which nobody listened, neither the old process nor we, in ms; `None` when there is
+    /// no old process.
+    pub gap_ms: Option<u64>,
 }
 
 impl Opened {
@@ -66,7 +69,7 @@ impl Opened {
 
 /// Opens everything the configuration listens on. `beside`: see [`listen`].
 pub fn open(config: &Config, beside: bool) -> Result<Opened, SocketError> {
-    let mut opened = Opened { peers: Vec::new(), stats: Vec::new() };
+    let mut opened = Opened { peers: Vec::new(), stats: Vec::new(), gap_ms: None };
     for (section, spec) in config.peers.iter().enumerate() {
         if let Some(bind) = &spec.bind {
             opened.peers.extend(listen(bind, beside)?.into_iter().map(|bound| (section, bound)));
@@ -308,7 +311,7 @@ async fn shard_zero(
         soft_stop: None,
         over: Rc::new(Notify::new()),
         waits,
-        handover: HandoverNumbers::default(),
+        handover: HandoverNumbers { gap_ms: setup.opened.gap_ms, ..HandoverNumbers::default() },
         closing: tokio::sync::watch::Sender::new(false),
         paused: tokio::sync::watch::Sender::new(false),
         peer_listeners: 0,

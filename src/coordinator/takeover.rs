@@ -8,6 +8,7 @@
 
 use super::start::{Opened, open};
 use crate::config::Config;
+use crate::engine::Clock;
 use crate::engine::old::OldProcesses;
 use crate::engine::socket::SocketError;
 use crate::limits::{BIND_PAUSE_MS, BIND_TRIES};
@@ -43,9 +44,11 @@ fn wait() {
 pub fn open_all(config: &Config, old: &OldProcesses) -> Result<Opened, TakeoverError> {
     let beside = old.any();
     let mut paused = false;
+    let began = Clock.now();
+    let gap = |paused: bool| beside.then(|| if paused { Clock.now().since(began) } else { 0 });
     for _ in 0..BIND_TRIES {
         let error = match open(config, beside) {
-            Ok(opened) => return Ok(opened),
+            Ok(opened) => return Ok(Opened { gap_ms: gap(paused), ..opened }),
             Err(error) => error,
         };
         if error.source.kind() != ErrorKind::AddrInUse {
@@ -62,7 +65,8 @@ pub fn open_all(config: &Config, old: &OldProcesses) -> Result<Opened, TakeoverE
         }
         wait();
     }
-    open(config, beside).map_err(|error| {
+    let opened = open(config, beside).map(|opened| Opened { gap_ms: gap(paused), ..opened });
+    opened.map_err(|error| {
         resume(old, paused);
         let pids: Vec<String> = old.pids().iter().map(|p| p.as_raw_nonzero().to_string()).collect();
         match error.source.kind() {

@@ -88,6 +88,8 @@ pub struct Section {
     /// has acked to our predecessor it will not send unasked (protocol.md 5.6), so a memory that
     /// was away for long would miss it for ever.
     untaught: bool,
+    /// An old process has taught us something.
+    heard_local: bool,
     /// Carried out at once, so that there are none between two steps.
     #[serde(skip)]
     actions: VecDeque<Action>,
@@ -113,6 +115,7 @@ impl Section {
             assigned: None,
             remotes: BTreeMap::new(),
             untaught: false,
+            heard_local: false,
             actions: VecDeque::new(),
         };
         if !has_old_process {
@@ -236,9 +239,21 @@ impl Section {
     }
 
     /// Remotes' updates wait, since what an old process is going to teach is older and must not
-    /// overwrite them, and so do their requests for a lesson.
+    /// overwrite them, and so do their requests for a lesson. Not once one has taught us something,
+    /// even if it was not up to date: what we hold must not grow old meanwhile, since our lessons
+    /// would then overwrite what those who ask have changed themselves.
     pub fn holds_remotes(&self) -> bool {
-        self.waits_for_local()
+        self.waits_for_local() && !self.heard_local
+    }
+
+    /// A session that taught us is about to end its lesson, behind so many entries.
+    pub fn learned(&mut self, id: u64, entries: u64) {
+        self.heard_local |= entries > 0 && self.assigned == Some((id, true));
+    }
+
+    /// An old process is teaching us.
+    pub fn learns_from_old_process(&self) -> bool {
+        self.assigned.is_some_and(|(_, local)| local)
     }
 
     /// `flags=` of `show peers`.

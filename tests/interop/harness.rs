@@ -270,6 +270,22 @@ impl Lab {
         self.start(&self.node, config)
     }
 
+    /// The same with a file of its own lines beside the configuration.
+    pub fn node_with(&self, config: &Config, lines: &str) -> Process {
+        if lines.is_empty() {
+            return self.node(config);
+        }
+        let name = &config.local;
+        let (file, own) =
+            (self.path(&format!("{name}.cfg")), self.path(&format!("{name}.own.cfg")));
+        let socket = self.path(&format!("{name}.sock"));
+        std::fs::write(&file, config.render(&socket)).expect("config file");
+        std::fs::write(&own, lines).expect("config file");
+        let files = [file.display().to_string(), own.display().to_string()];
+        let arguments = files.into_iter().flat_map(|f| ["-f".to_owned(), f]).collect();
+        self.launch(&self.node, name, socket, arguments)
+    }
+
     /// Starts a successor of a process with the same file and `-sf`, and waits for the old to end.
     pub fn reload(&self, old: &mut Process) -> Process {
         let program = old.program.clone();

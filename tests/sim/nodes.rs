@@ -57,6 +57,8 @@ pub struct Node {
     pub alive: bool,
     pub section: Section,
     pub handover: Option<Handover>,
+    /// Told to stop: when it does so at the latest.
+    stop_by: Option<Millis>,
     pub links: BTreeMap<String, Link>,
     pub ledgers: BTreeMap<String, Ledger>,
     pub conns: Vec<Conn>,
@@ -92,6 +94,7 @@ impl Node {
             links: links.collect(),
             section: Section::new(now, has_old_process, peers.len() - 1, 0, seed ^ 1),
             handover: None,
+            stop_by: None,
             ledgers: BTreeMap::new(),
             conns: Vec::new(),
             store: Store::new(2, seed),
@@ -131,12 +134,23 @@ impl Node {
     }
 
     /// SIGUSR1: remote sessions end, the successor is looked for.
-    pub fn stop(&mut self, net: &mut Net) {
+    pub fn stop(&mut self, now: Millis) {
+        self.stop_by = Some(now.plus(stickring::limits::LEARN_REST_MS));
+    }
+
+    /// An old process that is teaching is let end first.
+    fn begin_to_leave(&mut self, net: &mut Net) -> bool {
+        let due = |by| net.now >= by || !self.section.learns_from_old_process();
+        if !self.stop_by.is_some_and(due) {
+            return false;
+        }
+        self.stop_by = None;
         for conn in std::mem::take(&mut self.conns) {
             net.close(conn.pipe, conn.side);
         }
         self.handover = Some(Handover::new(net.now));
         self.log.push("stopping".into());
+        true
     }
 
     pub fn next_timeout(&self) -> Option<Millis> {
@@ -149,7 +163,8 @@ impl Node {
             Some(h) => h.poll_timeout(),
             None => {
                 let dials = self.links.values().filter_map(Link::poll_timeout);
-                dials.chain(self.section.poll_timeout()).min()
+                let dials = dials.filter(|_| self.stop_by.is_none());
+                dials.chain(self.section.poll_timeout()).chain(self.stop_by).min()
             }
         };
         conns.chain(others).min()
@@ -185,7 +200,7 @@ impl Node {
 
     /// One turn of everything; true when something happened.
     pub fn work(&mut self, net: &mut Net) -> bool {
-        let mut progress = self.dials(net);
+        let mut progress = self.begin_to_leave(net) || self.dials(net);
         if !self.section.holds_remotes() {
             for conn in &mut self.conns {
                 if let Stage::Up(session) = &mut conn.stage
@@ -255,6 +270,9 @@ impl Node {
                 }
             }
             return due;
+        }
+        if self.stop_by.is_some() {
+            return false;
         }
         let names: Vec<String> = self.links.keys().cloned().collect();
         let mut progress = false;
@@ -525,6 +543,7 @@ impl Node {
                 }
                 Output::Event(Event::LessonEnd { finished, updates, .. }) => {
                     self.log.push(format!("learned {} {finished} {updates}", conn.peer));
+                    self.section.learned(conn.id, updates);
                     self.section.lesson_end(conn.id, finished, net.now);
                 }
                 Output::Event(Event::Taught { finished, entries, .. }) => {

@@ -173,7 +173,8 @@ impl World {
     pub fn reload(&mut self, node: usize) -> usize {
         let name = self.nodes[node].name.clone();
         let new = self.start(&name, true);
-        self.nodes[node].stop(&mut self.net);
+        let now = self.net.now;
+        self.nodes[node].stop(now);
         new
     }
 
