@@ -72,6 +72,15 @@ pub struct Args {
     /// `-dC`: print the configuration as it was understood.
     #[arg(long = "dC")]
     pub dump: bool,
+    /// `-W`: a master, and a worker that it replaces on a reload.
+    #[arg(long = "W")]
+    pub master: bool,
+    /// `-Ws`: the same, and systemd is told.
+    #[arg(long = "Ws")]
+    pub systemd: bool,
+    /// `-S`: the master's command line; options of a `bind` line behind commas.
+    #[arg(long = "S", value_name = "bind")]
+    pub master_socket: Option<String>,
     /// `-sf`, `-st`: the processes to take over from.
     #[arg(skip)]
     pub old: OldProcesses,
@@ -90,6 +99,11 @@ impl Args {
     /// True when the process leaves its terminal: `-D` and neither `-d` nor `-db`.
     pub fn background(&self) -> bool {
         self.daemon && !self.foreground && !self.debug
+    }
+
+    /// True for a master with workers: `-W` or `-Ws`, and neither `-d` nor `-db`.
+    pub fn has_master(&self) -> bool {
+        (self.master || self.systemd) && !self.foreground && !self.debug
     }
 }
 
@@ -121,14 +135,14 @@ const OPTIONS: &[(&str, usize)] = &[
     ("-dW", 0),
     ("-dr", 0),
     ("-dC", 0),
+    ("-W", 0),
+    ("-Ws", 0),
+    ("-S", 1),
 ];
 
 /// Options of HAProxy's that this version does not have, and what to do instead.
 const REFUSED: &[(&str, &str)] = &[
     ("-x", "taking over listening sockets; pass them with 'fd@N' addresses"),
-    ("-W", "the master and worker mode; run one process"),
-    ("-Ws", "the master and worker mode with systemd; run one process with Type=simple"),
-    ("-S", "the master's command line"),
     ("-m", "a limit of memory; bound the tables by their 'size'"),
     ("-cc", "checking a condition"),
     ("-4", "HAProxy's choice of resolvers; write addresses as ipv4@name"),
@@ -284,6 +298,9 @@ fn help() -> String {
         ("-p <file>", "writes the process id to this file"),
         ("-sf [pid ...]", "takes over from these processes: they hand over and leave (SIGUSR1)"),
         ("-st [pid ...]", "the same, but they leave at once (SIGTERM)"),
+        ("-W", "a master that replaces its worker on SIGUSR2 or SIGHUP; not with -d, -db"),
+        ("-Ws", "the same, and tells systemd (Type=notify)"),
+        ("-S <bind>", "the master's command line; <bind>[,<option>...] as on a bind line"),
         ("-n <n>", "limits connections"),
         ("-N <n>", "HAProxy's limit for each proxy: there are none here, a notice says so"),
         ("-v, -vv", "displays the version; with build options"),
@@ -372,7 +389,7 @@ mod tests {
 
     #[test]
     fn options_of_later_versions_are_refused_with_a_reason() {
-        for line in ["-x /run/s", "-W", "-Ws -f a", "-S /x", "-m 64", "-cc 1", "-4"] {
+        for line in ["-x /run/s", "-m 64", "-cc 1", "-4"] {
             let exit = read(line).unwrap_err();
             assert_eq!((exit.code, exit.to_stdout), (1, false), "{line}");
             let option = line.split(' ').next().unwrap();

@@ -12,6 +12,7 @@
 //! | one thread's work | [`shard`] | the core, and the engine's handles |
 //! | whole-node duties | [`coordinator`] | accept, dial, handshakes, section state, signals |
 //! | Linux | [`engine`] | the only module that names tokio-uring |
+//! | who stays | [`master`] | starts and replaces the processes that do all this (`-W`) |
 //! | words for people | [`observe`] | log lines, counters |
 //!
 //! # The two walks
@@ -37,6 +38,7 @@ pub mod config;
 pub mod coordinator;
 pub mod engine;
 pub mod limits;
+pub mod master;
 pub mod observe;
 pub mod resync;
 pub mod runtime_api;

@@ -118,6 +118,15 @@ pub const RELISTEN_MS: u64 = 1_000;
 pub const BIND_TRIES: u32 = 200;
 /// ... and the pause between two of them: 2 s together.
 pub const BIND_PAUSE_MS: u64 = 10;
+/// Workers of one master, those included that still hand over: more means that they do not end.
+pub const WORKERS_MAX: usize = 64;
+/// Bytes of a message between master and worker: what a worker says at its start; more is cut.
+pub const CONTROL_MESSAGE_MAX: usize = 32 << 10;
+/// Connections to the master's command line at once, as HAProxy's `stats maxconn`.
+pub const MASTER_CLI_MAX: usize = 10;
+/// Silence after which the master closes a connection to its command line: a worker's longest
+/// pause within an answer, and an operator's coffee.
+pub const MASTER_CLI_MS: u64 = 600_000;
 /// Undeclared peers admitted at once, whatever the configuration says.
 pub const DYNAMIC_PEERS_MAX: usize = 1_024;
 /// Commands a shard may have waiting.

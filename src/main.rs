@@ -12,6 +12,7 @@ use stickring::coordinator::takeover;
 use stickring::engine::old::OldProcesses;
 use stickring::engine::probe::probe;
 use stickring::engine::process::{self, Daemon};
+use stickring::master::{self, Link};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -34,16 +35,43 @@ fn main() -> ExitCode {
 /// Everything behind the arguments. Returns the exit code.
 fn run(args: &Args) -> u8 {
     let mut said = Said { quiet: args.quiet, ..Said::default() };
+    let link = match Link::from_env() {
+        Ok(link) => link,
+        Err(error) => return said.fail(&format!("no master to be a worker of: {error}.")),
+    };
+    let Some(link) = link else { return work(args, None, &mut said) };
+    let old = link.old.clone().unwrap_or_else(|| args.old.clone());
+    let code = work(&Args { old, ..args.clone() }, Some(&link), &mut said);
+    if code != 0 {
+        link.failed(&said.all);
+    }
+    code
+}
+
+/// Checks, starts a master, or does the work; `link` is there in a worker.
+fn work(args: &Args, link: Option<&Link>, said: &mut Said) -> u8 {
+    let directory = std::env::current_dir().unwrap_or_default();
     if let Some(directory) = &args.directory
         && let Err(error) = std::env::set_current_dir(directory)
     {
         return said.fail(&format!("cannot change to directory '{directory}': {error}."));
     }
-    let Some((config, warned)) = configure(args, &mut said) else { return 1 };
-    if args.dump {
-        print(&config::render(&config));
+    // A master reads no configuration: its workers do.
+    let config = if link.is_none() && args.has_master() && !args.check {
+        None
+    } else if let Some(config) = configure(args, said) {
+        Some(config)
+    } else {
+        return 1;
+    };
+    if let Some((config, _)) = &config
+        && args.dump
+    {
+        print(&config::render(config));
     }
-    if args.check {
+    if let Some((_, warned)) = config
+        && args.check
+    {
         if warned && !args.quiet {
             print("Warnings were found.\n");
         }
@@ -52,13 +80,17 @@ fn run(args: &Args) -> u8 {
         }
         return 0;
     }
-    let ready = match args.background().then(process::daemonize).transpose() {
+    let background = args.background() && link.is_none();
+    let ready = match background.then(|| process::daemonize(&directory)).transpose() {
         Ok(Some(Daemon::Parent(code))) => return code as u8,
         Ok(Some(Daemon::Child(ready))) => Some(ready),
         Ok(None) => None,
         Err(error) => return said.fail(&format!("cannot go to the background: {error}.")),
     };
-    serve(args, config, said, ready)
+    match config {
+        Some((config, _)) => serve(args, config, link, said, ready),
+        None => master::run(master::Setup { args: args.clone(), directory, ready }),
+    }
 }
 
 /// Reads and checks the configuration, and says what there is to say about it. With the
@@ -96,7 +128,13 @@ fn configure(args: &Args, said: &mut Said) -> Option<(Config, bool)> {
 }
 
 /// Opens everything and runs to the end.
-fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Ready>) -> u8 {
+fn serve(
+    args: &Args,
+    config: Config,
+    link: Option<&Link>,
+    said: &mut Said,
+    ready: Option<process::Ready>,
+) -> u8 {
     process::raise_files_max();
     process::choose_memory(config.stickring.memory);
     let probed = match probe(config.stickring.engine) {
@@ -108,7 +146,10 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
     }
     // A `pidfile` in haproxy.cfg is HAProxy's; like HAProxy, we write one in the background only.
     let configured = config.pidfile.as_deref().filter(|_| args.background());
-    let pidfile = args.pidfile.as_deref().or(configured).map(process::Pidfile::open).transpose();
+    let path = args.pidfile.as_deref().or(configured).map(str::to_owned);
+    // With a master, the file is about the master.
+    let own = path.as_deref().filter(|_| link.is_none());
+    let pidfile = own.map(process::Pidfile::open).transpose();
     let pidfile = match pidfile {
         Ok(pidfile) => pidfile,
         Err(error) => return said.fail(&format!("{error}.")),
@@ -129,11 +170,13 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         seeds: process::random_seeds(),
         asked: asked.clone(),
         takeover: None,
+        master: link.and_then(|link| link.end().ok()),
         config: config.clone(),
     };
-    let mut up = Up { pidfile, ready };
+    let told = link.map(|link| Told { link, path, background: args.background() });
+    let mut up = Up { pidfile, ready, told };
     if instant_reload && !args.old.terminate && !args.old.pids.is_empty() {
-        match go_on(&args.old.pids, setup(&said), &mut up) {
+        match go_on(&args.old.pids, setup(said), &mut up) {
             Ok(code) => return code as u8,
             Err(why) => said.line(Severity::Notice, &format!("No instant hand-over: {why}.")),
         }
@@ -150,13 +193,14 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
         return said.fail(&format!("Starting: {error}."));
     }
     let hint = (args.files.is_empty() && !args.quiet).then(|| start::hint(&config, &opened));
-    let setup = Setup { opened, has_old_process: old.any(), ..setup(&said) };
+    let logs = said.all.clone();
+    let setup = Setup { opened, has_old_process: old.any(), ..setup(said) };
     let ended = start::start(setup, move || {
         old.end();
         if let Some(hint) = hint {
             print(&hint);
         }
-        up.tell();
+        up.tell(&logs);
     });
     match ended {
         Ok(code) => code as u8,
@@ -166,35 +210,49 @@ fn serve(args: &Args, config: Config, mut said: Said, ready: Option<process::Rea
 
 /// Goes on with everything an old process has, to the end. The error says why that cannot be: then
 /// nothing has happened.
-fn go_on(pids: &[i32], setup: Setup, up: &mut Up) -> Result<i32, String> {
+fn go_on(pids: &[i32], setup: Setup, up: &mut Up<'_>) -> Result<i32, String> {
     let mut takeover = instant::take_over(pids, &setup.config, start::shards(&setup.config))?;
     let others: Vec<i32> = pids.iter().copied().filter(|pid| *pid != takeover.pid()).collect();
     let opened = takeover.open(&setup.config).map_err(|error| error.to_string())?;
+    let logs = setup.startup_logs.clone();
     let setup = Setup { opened, takeover: Some(takeover), ..setup };
     let ended = start::start(setup, || {
         OldProcesses::new(&others, false).end();
         if let Err(error) = up.write_pidfile() {
             eprint(&format!("{error}.\n"));
         }
-        up.tell();
+        up.tell(&logs);
     });
     ended.map_err(|error| error.to_string())
 }
 
 /// What is to be done when the node is up, once.
-struct Up {
+struct Up<'a> {
     pidfile: Option<process::Pidfile>,
     ready: Option<process::Ready>,
+    told: Option<Told<'a>>,
 }
 
-impl Up {
+/// The master, and what it wants to know.
+struct Told<'a> {
+    link: &'a Link,
+    /// Of the pid file.
+    path: Option<String>,
+    background: bool,
+}
+
+impl Up<'_> {
     fn write_pidfile(&mut self) -> Result<(), process::PidfileError> {
         self.pidfile.take().map_or(Ok(()), process::Pidfile::write)
     }
 
     /// The process that waits for us may be gone: then nobody is to be told.
-    fn tell(&mut self) {
+    fn tell(&mut self, logs: &str) {
         let _ = self.ready.take().map(process::Ready::tell);
+        if let Some(told) = self.told.take() {
+            told.link.up(told.path.as_deref(), logs);
+            let _ = told.background.then(process::leave_terminal);
+        }
     }
 }
 

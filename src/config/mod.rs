@@ -91,6 +91,27 @@ pub struct Parsed {
     pub diagnostics: Diagnostics,
 }
 
+/// What HAProxy's `-S` takes: an address, and parameters of a `bind` line behind commas. The error
+/// says what is wrong with them.
+pub fn master_socket(text: &str, host: &dyn Host) -> Result<StatsSocketSpec, String> {
+    // Everything may be done there, unless a level is given.
+    let words = text.replace(',', " ");
+    let (address, parameters) = words.split_once(' ').unwrap_or((&words, ""));
+    let line = format!("global\n    stats socket {address} level admin {parameters}\n");
+    let source = Source { name: "-S".to_owned(), text: line.into_bytes() };
+    let options = ParseOptions::default();
+    let mut diags = Diagnostics::default();
+    let mut env = Environment::new(host, "");
+    let mut builder = Builder::new(host, &options, String::new());
+    reader::read(&source, &mut env, &mut diags, &mut |line, env, diags| {
+        one_line(&mut builder, &line, env, diags);
+    });
+    if let Some(alert) = diags.iter().find(|d| d.severity == Severity::Alert) {
+        return Err(alert.text.clone());
+    }
+    builder.config.stats_sockets.pop().ok_or_else(|| "no address".to_owned())
+}
+
 /// Reads `sources` in order as one configuration.
 ///
 /// HAProxy 3.x learns the local peer's name before it reads any `peers` section, wherever

@@ -64,7 +64,8 @@ pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: A
     }
 }
 
-async fn serve(
+/// Serves one client to its end; the caller has counted it.
+pub(super) async fn serve(
     node: Shared,
     fresh: Fresh,
     level: CliLevel,

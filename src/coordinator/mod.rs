@@ -21,6 +21,7 @@
 //! | `signals.rs` | signals, and how the node ends |
 //! | `start.rs` | from a configuration to running shards |
 //! | `takeover.rs` | opening sockets that an old process has |
+//! | `worker.rs` | what a master asks of its worker |
 
 mod accept;
 mod cli;
@@ -35,6 +36,7 @@ mod report;
 mod signals;
 pub mod start;
 pub mod takeover;
+mod worker;
 
 pub use logger::Logger;
 pub use start::{StartError, start};

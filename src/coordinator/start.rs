@@ -3,7 +3,7 @@
 use super::instant::{self, Legacy, Takeover};
 use super::peers::Section;
 use super::signals::wait_for_signals;
-use super::{Logger, Node, Shards, accept, cli, report};
+use super::{Logger, Node, Shards, accept, cli, report, worker};
 use crate::config::Config;
 use crate::engine::mesh::mesh;
 use crate::engine::rights::Asked;
@@ -15,6 +15,7 @@ use crate::shard::{Registry, ShardEvent, ShardParams};
 use crate::table::KeyHasher;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,6 +116,8 @@ pub struct Setup {
     pub startup_logs: String,
     /// Random bytes for the key hash and for timers.
     pub seeds: [u64; 4],
+    /// Our end of the channel to the master that started us.
+    pub master: Option<OwnedFd>,
     /// There is an old process that is told to hand its tables over, once we are up.
     pub has_old_process: bool,
     /// Where a successor asks; `None`: it cannot.
@@ -334,7 +337,10 @@ async fn shard_zero(
         log.notice(&format!("{note}."));
     }
     let facts = report::facts(&node.borrow(), &setup.startup_logs);
-    let listening = listen_all(&node, setup.opened, facts, &log);
+    let listening = listen_all(&node, setup.opened, facts.clone(), &log);
+    if let Some(master) = setup.master {
+        tokio::task::spawn_local(worker::serve(node.clone(), master, facts));
+    }
     tokio::task::spawn_local(super::run(node.clone(), events));
     tokio::task::spawn_local(wait_for_signals(node.clone(), exit));
     if let Some(asked) = setup.asked {

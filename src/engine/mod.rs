@@ -6,9 +6,11 @@
 //! swallow bytes): reads that wait are ended by [`Stream::interrupt`], which loses none.
 
 pub mod clock;
+pub mod control;
 pub mod doorbell;
 pub mod fault;
 pub mod mesh;
+pub mod notify;
 pub mod old;
 pub mod probe;
 pub mod process;

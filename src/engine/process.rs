@@ -3,12 +3,14 @@
 use crate::config::MemoryChoice;
 use crate::table::memory::{self, Backing};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use thiserror::Error;
 
 /// Set in the environment of the process that `-D` starts.
-const DAEMON_MARK: &str = "STICKRING_DAEMON";
+pub const DAEMON_MARK: &str = "STICKRING_DAEMON";
 
 /// What `-D` means for this process.
 pub enum Daemon {
@@ -21,15 +23,16 @@ pub enum Daemon {
 /// Tells the process that the operator started that this one is up.
 pub struct Ready(());
 
-/// `-D`: starts this program again in a session of its own and waits until it is up or has failed,
+/// `-D`: starts this program again, in `directory` and a session of its own, and waits until it is up or has failed,
 /// so that the caller's exit code tells. No fork: threads and rings do not survive one.
-pub fn daemonize() -> io::Result<Daemon> {
+pub fn daemonize(directory: &Path) -> io::Result<Daemon> {
     if std::env::var_os(DAEMON_MARK).is_some() {
         rustix::process::setsid().map_err(io::Error::from)?;
         return Ok(Daemon::Child(Ready(())));
     }
     let mut child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
+        .current_dir(directory)
         .env(DAEMON_MARK, "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -54,10 +57,23 @@ impl Ready {
         let mut out = io::stdout();
         out.write_all(b"ready\n")?;
         out.flush()?;
-        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        rustix::stdio::dup2_stdout(&null).map_err(io::Error::from)?;
-        rustix::stdio::dup2_stderr(&null).map_err(io::Error::from)
+        leave_terminal()
     }
+}
+
+/// Lets go of the terminal: nothing is printed from here on.
+pub fn leave_terminal() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+/// What a parent has put in the place of standard input, for ourselves.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let own = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(own)
 }
 
 /// A pid file that cannot be written.

@@ -412,6 +412,11 @@ pub enum Fresh {
 }
 
 impl Fresh {
+    /// A unix stream that another process passed, which does not block.
+    pub fn from_unix(fd: OwnedFd) -> io::Result<Fresh> {
+        UnixStream::from_std(fd.into()).map(Fresh::Unix)
+    }
+
     /// Connects to `address`, from `source` and through the network device `interface` where given.
     /// The caller bounds the time; cancelling closes the socket.
     pub async fn connect(

@@ -109,6 +109,21 @@ impl Lab {
         text.lines().find_map(|l| l.strip_prefix("Pid: "))?.trim().parse().ok()
     }
 
+    /// Starts a master and waits until its first worker answers; with its own command line.
+    pub fn master(&self, args: &[&str], env: &[(&str, &str)]) -> Proc {
+        let socket = self.text("master.sock");
+        let args: Vec<&str> = args.iter().copied().chain(["-S", &socket]).collect();
+        let proc = self.spawn_with(&args, env);
+        proc.says("Loading success.");
+        assert!(self.answers().is_some(), "{}", proc.log());
+        proc
+    }
+
+    /// The answer of the master's command line.
+    pub fn ask_master(&self, line: &str) -> String {
+        ask(&self.path("master.sock"), line).unwrap()
+    }
+
     /// Someone takes connections.
     pub fn listens(&self) -> bool {
         std::net::TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok()
@@ -216,6 +231,13 @@ pub fn is_alive(pid: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = status.rsplit(") ").next().and_then(|rest| rest.chars().next());
     state.is_some_and(|state| state != 'Z')
+}
+
+/// Processes that this one has started and not collected, zombies included.
+pub fn children(pid: u32) -> Vec<u32> {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// An address nobody listens on.

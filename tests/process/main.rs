@@ -5,4 +5,6 @@
 
 mod lab;
 
+mod master;
+mod notify;
 mod takeover;

@@ -33,10 +33,10 @@ fn a_second_process_is_refused_by_name_and_changes_nothing() {
         let mut second = lab.spawn(&args);
         second.ends_with(1);
         let what = format!("[ALERT]    ({}) : Starting: cannot bind to '", second.pid());
-        assert!(second.log().contains(&what), "{}", second.log());
-        assert!(second.log().contains(&format!("{}'", lab.address)), "{}", second.log());
+        second.says(&what);
+        second.says(&format!("{}'", lab.address));
         let cure = "another process listens there; to take over from it, name its pid behind -sf";
-        assert!(second.log().contains(cure), "{}", second.log());
+        second.says(cure);
         assert_eq!(lab.answers(), Some(first.pid()), "its stats socket is still there");
         assert!(lab.listens());
         assert_eq!(lab.read("pid"), pid, "the pid file is the first one's");
@@ -128,7 +128,7 @@ fn who_does_not_give_up_keeps_everything() {
     let took = begin.elapsed();
     assert!((2..6).contains(&took.as_secs()), "{took:?}");
     let what = format!("not given up within 2000 ms by the old processes {}", old.pid());
-    assert!(new.log().contains(&what), "{}", new.log());
+    new.says(&what);
     assert_eq!(old.end(Duration::ZERO), None, "neither told to leave");
     drop(holder);
 }
