@@ -23,8 +23,9 @@ pub enum Daemon {
 /// Tells the process that the operator started that this one is up.
 pub struct Ready(());
 
-/// `-D`: starts this program again, in `directory` and a session of its own, and waits until it is up or has failed,
-/// so that the caller's exit code tells. No fork: threads and rings do not survive one.
+/// `-D`: starts this program again, in `directory` and a session of its own, and waits until it is
+/// up or has failed, so that the caller's exit code tells. No fork: threads and rings do not
+/// survive one.
 pub fn daemonize(directory: &Path) -> io::Result<Daemon> {
     if std::env::var_os(DAEMON_MARK).is_some() {
         rustix::process::setsid().map_err(io::Error::from)?;
