@@ -81,6 +81,9 @@ pub struct Args {
     /// `-S`: the master's command line; options of a `bind` line behind commas.
     #[arg(long = "S", value_name = "bind")]
     pub master_socket: Option<String>,
+    /// `-x`: the stats socket of a process whose listening sockets we use.
+    #[arg(long = "x", value_name = "unix_socket")]
+    pub sockets_from: Option<String>,
     /// `-sf`, `-st`: the processes to take over from.
     #[arg(skip)]
     pub old: OldProcesses,
@@ -138,11 +141,11 @@ const OPTIONS: &[(&str, usize)] = &[
     ("-W", 0),
     ("-Ws", 0),
     ("-S", 1),
+    ("-x", 1),
 ];
 
 /// Options of HAProxy's that this version does not have, and what to do instead.
 const REFUSED: &[(&str, &str)] = &[
-    ("-x", "taking over listening sockets; pass them with 'fd@N' addresses"),
     ("-m", "a limit of memory; bound the tables by their 'size'"),
     ("-cc", "checking a condition"),
     ("-4", "HAProxy's choice of resolvers; write addresses as ipv4@name"),
@@ -301,6 +304,7 @@ fn help() -> String {
         ("-W", "a master that replaces its worker on SIGUSR2 or SIGHUP; not with -d, -db"),
         ("-Ws", "the same, and tells systemd (Type=notify)"),
         ("-S <bind>", "the master's command line; <bind>[,<option>...] as on a bind line"),
+        ("-x <path>", "uses the listening sockets of the process behind this stats socket"),
         ("-n <n>", "limits connections"),
         ("-N <n>", "HAProxy's limit for each proxy: there are none here, a notice says so"),
         ("-v, -vv", "displays the version; with build options"),
@@ -389,7 +393,7 @@ mod tests {
 
     #[test]
     fn options_of_later_versions_are_refused_with_a_reason() {
-        for line in ["-x /run/s", "-m 64", "-cc 1", "-4"] {
+        for line in ["-m 64", "-cc 1", "-4"] {
             let exit = read(line).unwrap_err();
             assert_eq!((exit.code, exit.to_stdout), (1, false), "{line}");
             let option = line.split(' ').next().unwrap();

@@ -118,6 +118,10 @@ pub const RELISTEN_MS: u64 = 1_000;
 pub const BIND_TRIES: u32 = 200;
 /// ... and the pause between two of them: 2 s together.
 pub const BIND_PAUSE_MS: u64 = 10;
+/// Silence of a process that is asked for its listening sockets (`-x`).
+pub const GETSOCKS_MS: u64 = 2_000;
+/// Time for every accept loop to offer its socket: they wait for nothing else.
+pub const EXPOSE_MS: u64 = 10;
 /// Workers of one master, those included that still hand over: more means that they do not end.
 pub const WORKERS_MAX: usize = 64;
 /// Bytes of a message between master and worker: what a worker says at its start; more is cut.

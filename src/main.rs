@@ -9,6 +9,7 @@ use stickring::config::{self, Config, Diagnostics, ParseOptions, Severity, Sourc
 use stickring::coordinator::instant;
 use stickring::coordinator::start::{self, Opened, Setup};
 use stickring::coordinator::takeover;
+use stickring::engine::getsocks;
 use stickring::engine::old::OldProcesses;
 use stickring::engine::probe::probe;
 use stickring::engine::process::{self, Daemon};
@@ -182,7 +183,19 @@ fn serve(
         }
     }
     let old = OldProcesses::new(&args.old.pids, args.old.terminate);
-    let mut opened = match takeover::open_all(&config, &old) {
+    // HAProxy's word for: from nobody, whatever else was said.
+    let from = args.sockets_from.as_deref().filter(|path| *path != "/dev/null");
+    let sockets = match from.map(getsocks::ask).transpose() {
+        Ok(sockets) => sockets.unwrap_or_default(),
+        Err(error) => {
+            let path = from.unwrap_or_default();
+            return said.fail(&format!(
+                "Starting: cannot get the listening sockets of the process behind '{path}': \
+                 {error}."
+            ));
+        }
+    };
+    let mut opened = match takeover::open_all(&config, &old, &sockets) {
         Ok(opened) => opened,
         Err(error) => return said.fail(&format!("Starting: {error}.")),
     };

@@ -2,8 +2,9 @@
 
 use super::instant::Hold;
 use super::listeners::Door;
-use super::{Shared, commands};
+use super::{Shared, commands, listeners};
 use crate::config::{CliLevel, SeverityOutput};
+use crate::engine::getsocks;
 use crate::engine::socket::{Fresh, Listener};
 use crate::limits::{ACCEPT_PAUSE_MS, CLI_READ};
 use crate::runtime_api::{Action, CliConn, Facts, Tables};
@@ -19,10 +20,11 @@ use std::time::Duration;
 /// soft stop. `stats maxconn` bounds them together; more wait in the kernel's queue, as with
 /// HAProxy.
 pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: Arc<Facts>) {
-    let (level, severity) = {
+    let access = {
         let node = node.borrow();
         let spec = &node.config.stats_sockets[line];
-        (spec.level, spec.severity_output)
+        let (level, severity) = (spec.level, spec.severity_output);
+        Access { level, severity, exposes: spec.expose_fd_listeners }
     };
     let mut closing = node.borrow().closing.subscribe();
     let mut hold = Hold::new(&node, false);
@@ -47,13 +49,7 @@ pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: A
             Ok((fresh, _)) => {
                 node.borrow_mut().totals.cli_open += 1;
                 node.borrow_mut().totals.cli_total += 1;
-                tokio::task::spawn_local(serve(
-                    node.clone(),
-                    fresh,
-                    level,
-                    severity,
-                    facts.clone(),
-                ));
+                tokio::task::spawn_local(serve(node.clone(), fresh, access, facts.clone()));
             }
             Err(error) => {
                 let text = format!("stats socket: accept: {error}.");
@@ -64,31 +60,33 @@ pub async fn accept_loop(node: Shared, line: usize, listener: Listener, facts: A
     }
 }
 
+/// What a client may do, and how it is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub level: CliLevel,
+    pub severity: SeverityOutput,
+    /// `expose-fd listeners`: it may have our listening sockets.
+    pub exposes: bool,
+}
+
 /// Serves one client to its end; the caller has counted it.
-pub(super) async fn serve(
-    node: Shared,
-    fresh: Fresh,
-    level: CliLevel,
-    severity: SeverityOutput,
-    facts: Arc<Facts>,
-) {
+pub(super) async fn serve(node: Shared, fresh: Fresh, access: Access, facts: Arc<Facts>) {
     // An error belongs to this client alone: it has gone.
-    let _ = converse(&node, fresh, level, severity, facts).await;
+    let _ = converse(&node, fresh, access, facts).await;
     node.borrow_mut().totals.cli_open -= 1;
 }
 
 async fn converse(
     node: &Shared,
     fresh: Fresh,
-    level: CliLevel,
-    severity: SeverityOutput,
+    access: Access,
     facts: Arc<Facts>,
 ) -> io::Result<()> {
     let (clock, registry, timeout_ms) = {
         let node = node.borrow();
         (node.clock, node.registry.clone(), node.config.stats_timeout_ms)
     };
-    let conn = CliConn::new(facts, level, severity, timeout_ms, clock.now());
+    let conn = CliConn::new(facts, access.level, access.severity, timeout_ms, clock.now());
     let mut client = Client { conn, fresh, timeout: Duration::from_millis(timeout_ms) };
     loop {
         let tables = Snapshot(registry.all());
@@ -112,6 +110,10 @@ async fn converse(
         match tokio::time::timeout(Duration::from_millis(left.max(1)), read).await {
             Err(_) => client.conn.handle_timeout(clock.now()),
             Ok(Ok(0)) => client.conn.handle_eof(),
+            Ok(Ok(_)) if access.exposes && bytes == getsocks::QUESTION => {
+                let sockets = listeners::expose(node).await;
+                return getsocks::answer(client.fresh.into_fd()?, &sockets);
+            }
             Ok(Ok(_)) => client.conn.handle_bytes(&bytes, clock.now()),
             Ok(Err(error)) => return Err(error),
         }

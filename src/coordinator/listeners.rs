@@ -1,31 +1,42 @@
 //! Listening sockets that a process can pause and resume as a whole.
 //!
 //! The node has one flag; each accept loop holds a [`Door`] that follows it. SIGTTOU pauses (a
-//! process that wants our addresses sends it), SIGTTIN resumes. Sessions and connections that are
+//! process that wants our addresses sends it), SIGTTIN resumes. A process that asks by `_getsocks`
+//! gets them without a pause. Sessions and connections that are
 //! there already go on. Rule: sockets at a path in the file system are not paused, since a
 //! successor puts its own in their place.
 
 use super::{Node, Shared};
 use crate::engine::socket::{Fresh, Listener, Origin};
-use crate::limits::RELISTEN_MS;
+use crate::limits::{EXPOSE_MS, RELISTEN_MS};
 use crate::observe::log::Level;
+use std::cell::RefCell;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Sockets for one who has asked.
+pub type Basket = Rc<RefCell<Vec<OwnedFd>>>;
 
 /// A listening socket that can be paused.
 pub struct Door {
     node: Shared,
     listener: Listener,
     paused: watch::Receiver<bool>,
+    exposing: watch::Receiver<Basket>,
     listening: bool,
 }
 
 impl Door {
     /// Open from the start.
     pub fn new(listener: Listener, node: &Shared) -> Door {
-        let paused = node.borrow().paused.subscribe();
-        Door { node: node.clone(), listener, paused, listening: true }
+        let (paused, exposing) = {
+            let node = node.borrow();
+            (node.paused.subscribe(), node.exposing.subscribe())
+        };
+        Door { node: node.clone(), listener, paused, exposing, listening: true }
     }
 
     /// The socket.
@@ -51,10 +62,23 @@ impl Door {
                     // The node is gone with its flag.
                     std::future::pending::<()>().await;
                 },
+                asked = self.exposing.changed(), if self.listening => {
+                    if asked.is_ok() {
+                        self.expose();
+                    }
+                }
                 accepted = self.listener.accept(), if self.listening => return accepted,
                 // Somebody else has the address, perhaps for a moment.
                 () = tokio::time::sleep(Duration::from_millis(RELISTEN_MS)), if waits => {}
             }
+        }
+    }
+
+    fn expose(&mut self) {
+        let basket = self.exposing.borrow_and_update().clone();
+        // Without a descriptor to spare it is bound anew by whoever asked.
+        if let Ok(socket) = self.listener.duplicate() {
+            basket.borrow_mut().push(socket);
         }
     }
 
@@ -92,4 +116,13 @@ impl Node {
             self.log.notice("SIGTTIN received, listening sockets resumed.");
         }
     }
+}
+
+/// Descriptors of all sockets that listen, but for those at a path: whoever asks puts its own in
+/// their place.
+pub(super) async fn expose(node: &Shared) -> Vec<OwnedFd> {
+    let basket = Basket::default();
+    node.borrow().exposing.send_replace(basket.clone());
+    tokio::time::sleep(Duration::from_millis(EXPOSE_MS)).await;
+    basket.take()
 }

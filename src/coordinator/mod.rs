@@ -105,6 +105,8 @@ pub struct Node {
     closing: tokio::sync::watch::Sender<bool>,
     /// SIGTTOU came: nothing listens.
     paused: tokio::sync::watch::Sender<bool>,
+    /// Where listening sockets go that another process has asked for.
+    exposing: tokio::sync::watch::Sender<listeners::Basket>,
     /// Listening sockets of peers sections that are open.
     peer_listeners: usize,
     /// Commands of the stats sockets under way, and those of them that change tables.

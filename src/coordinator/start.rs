@@ -7,7 +7,7 @@ use super::{Logger, Node, Shards, accept, cli, report, worker};
 use crate::config::Config;
 use crate::engine::mesh::mesh;
 use crate::engine::rights::Asked;
-use crate::engine::socket::{Bound, SocketError, listen};
+use crate::engine::socket::{Bound, Others, SocketError, listen};
 use crate::engine::{Clock, Doorbell, Engine, thread};
 use crate::limits::{CONTROL_SLOTS, EVENT_SLOTS, SHARDS_MAX, STOP_MS};
 use crate::observe::handover::HandoverNumbers;
@@ -68,16 +68,16 @@ impl Opened {
     }
 }
 
-/// Opens everything the configuration listens on. `beside`: see [`listen`].
-pub fn open(config: &Config, beside: bool) -> Result<Opened, SocketError> {
+/// Opens everything the configuration listens on. `others`: see [`listen`].
+pub fn open(config: &Config, others: Others<'_>) -> Result<Opened, SocketError> {
     let mut opened = Opened { peers: Vec::new(), stats: Vec::new(), gap_ms: None };
     for (section, spec) in config.peers.iter().enumerate() {
         if let Some(bind) = &spec.bind {
-            opened.peers.extend(listen(bind, beside)?.into_iter().map(|bound| (section, bound)));
+            opened.peers.extend(listen(bind, others)?.into_iter().map(|bound| (section, bound)));
         }
     }
     for (line, spec) in config.stats_sockets.iter().enumerate() {
-        opened.stats.extend(listen(&spec.bind, beside)?.into_iter().map(|bound| (line, bound)));
+        opened.stats.extend(listen(&spec.bind, others)?.into_iter().map(|bound| (line, bound)));
     }
     Ok(opened)
 }
@@ -317,6 +317,7 @@ async fn shard_zero(
         handover: HandoverNumbers { gap_ms: setup.opened.gap_ms, ..HandoverNumbers::default() },
         closing: tokio::sync::watch::Sender::new(false),
         paused: tokio::sync::watch::Sender::new(false),
+        exposing: tokio::sync::watch::Sender::default(),
         peer_listeners: 0,
         commands: Rc::default(),
         writes: Rc::default(),

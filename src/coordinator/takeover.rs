@@ -10,9 +10,10 @@ use super::start::{Opened, open};
 use crate::config::Config;
 use crate::engine::Clock;
 use crate::engine::old::OldProcesses;
-use crate::engine::socket::SocketError;
+use crate::engine::socket::{Others, SocketError};
 use crate::limits::{BIND_PAUSE_MS, BIND_TRIES};
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -40,14 +41,20 @@ fn wait() {
     std::thread::sleep(Duration::from_millis(BIND_PAUSE_MS));
 }
 
-/// Opens everything, beside or instead of the old processes if there are any.
-pub fn open_all(config: &Config, old: &OldProcesses) -> Result<Opened, TakeoverError> {
+/// Opens everything, beside or instead of the old processes if there are any; with their
+/// `sockets`, as far as they were passed.
+pub fn open_all(
+    config: &Config,
+    old: &OldProcesses,
+    sockets: &[OwnedFd],
+) -> Result<Opened, TakeoverError> {
     let beside = old.any();
+    let others = Others { beside: beside || !sockets.is_empty(), sockets };
     let mut paused = false;
     let began = Clock.now();
     let gap = |paused: bool| beside.then(|| if paused { Clock.now().since(began) } else { 0 });
     for _ in 0..BIND_TRIES {
-        let error = match open(config, beside) {
+        let error = match open(config, others) {
             Ok(opened) => return Ok(Opened { gap_ms: gap(paused), ..opened }),
             Err(error) => error,
         };
@@ -65,7 +72,7 @@ pub fn open_all(config: &Config, old: &OldProcesses) -> Result<Opened, TakeoverE
         }
         wait();
     }
-    let opened = open(config, beside).map(|opened| Opened { gap_ms: gap(paused), ..opened });
+    let opened = open(config, others).map(|opened| Opened { gap_ms: gap(paused), ..opened });
     opened.map_err(|error| {
         resume(old, paused);
         let pids: Vec<String> = old.pids().iter().map(|p| p.as_raw_nonzero().to_string()).collect();

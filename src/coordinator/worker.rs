@@ -27,7 +27,8 @@ pub async fn serve(node: Shared, end: OwnedFd, facts: Arc<Facts>) {
                 };
                 node.borrow_mut().totals.cli_open += 1;
                 let severity = SeverityOutput::default();
-                let client = cli::serve(node.clone(), fresh, level, severity, facts.clone());
+                let access = cli::Access { level, severity, exposes: false };
+                let client = cli::serve(node.clone(), fresh, access, facts.clone());
                 tokio::task::spawn_local(client);
             }
         }

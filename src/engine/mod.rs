@@ -9,6 +9,7 @@ pub mod clock;
 pub mod control;
 pub mod doorbell;
 pub mod fault;
+pub mod getsocks;
 pub mod mesh;
 pub mod notify;
 pub mod old;

@@ -8,7 +8,7 @@
 
 use crate::config::{Address, BindSpec, TcpAddress};
 use crate::limits::LISTEN_BACKLOG;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -89,19 +89,39 @@ impl Drop for PathGuard {
     }
 }
 
-/// Opens every address of `spec`, or none. `beside`: old processes, which are told to leave later,
-/// may still have them: TCP ports are shared with them where they share (SO_REUSEPORT), and
-/// sockets at a path are put in the place of theirs. Sockets at a path are not there before
+/// What other processes have of the addresses to open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Others<'a> {
+    /// Old processes, which are told to leave later, may still have them: TCP ports are shared with
+    /// them where they share (SO_REUSEPORT), and sockets at a path are put in the place of theirs.
+    pub beside: bool,
+    /// Sockets of an old process, to be used for the addresses that they have.
+    pub sockets: &'a [OwnedFd],
+}
+
+/// Opens every address of `spec`, or none. Sockets at a path are not there before
 /// [`Bound::place`].
-pub fn listen(spec: &BindSpec, beside: bool) -> Result<Vec<Bound>, SocketError> {
-    spec.addresses.iter().map(|address| listen_one(spec, address, beside)).collect()
+pub fn listen(spec: &BindSpec, others: Others<'_>) -> Result<Vec<Bound>, SocketError> {
+    spec.addresses.iter().map(|address| listen_one(spec, address, others)).collect()
+}
+
+/// The one of `sockets` that is bound to `target`.
+fn bound_to(target: &SockAddr, sockets: &[OwnedFd]) -> Option<io::Result<Socket>> {
+    let bound = |fd: &&OwnedFd| SockRef::from(*fd).local_addr().is_ok_and(|at| at == *target);
+    let found = sockets.iter().find(bound)?;
+    Some(found.try_clone().map(Socket::from))
 }
 
 fn backlog(spec: &BindSpec) -> i32 {
     spec.backlog.map_or(LISTEN_BACKLOG, |b| b.min(i32::MAX as u32) as i32)
 }
 
-fn listen_one(spec: &BindSpec, address: &Address, beside: bool) -> Result<Bound, SocketError> {
+fn listen_one(
+    spec: &BindSpec,
+    address: &Address,
+    others: Others<'_>,
+) -> Result<Bound, SocketError> {
+    let beside = others.beside;
     let fail = |action| move |source| SocketError { action, address: address.to_string(), source };
     let backlog = backlog(spec);
     let bound = |socket, path| Bound { socket, address: address.clone(), backlog, path };
@@ -111,6 +131,11 @@ fn listen_one(spec: &BindSpec, address: &Address, beside: bool) -> Result<Bound,
         return Ok(bound(socket, None));
     }
     let target = socket_address(address).map_err(fail("bind to"))?;
+    if let Some(socket) = bound_to(&target, others.sockets) {
+        let socket = socket.map_err(fail("use the old process's socket for"))?;
+        socket.listen(backlog).map_err(fail("listen on"))?;
+        return Ok(bound(socket, None));
+    }
     let socket =
         Socket::new(target.domain(), Type::STREAM, None).map_err(fail("open a socket for"))?;
     if let Address::Tcp(_) = address {

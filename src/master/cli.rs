@@ -10,7 +10,7 @@ use crate::Millis;
 use crate::config::{CliLevel, StatsSocketSpec};
 use crate::engine::Clock;
 use crate::engine::control::stream_pair;
-use crate::engine::socket::{Fresh, Listener, listen};
+use crate::engine::socket::{Fresh, Listener, Others, listen};
 use crate::limits::{ACCEPT_PAUSE_MS, BUFSIZE_DEFAULT, CLI_READ, MASTER_CLI_MAX, MASTER_CLI_MS};
 use crate::observe::log::Level;
 use std::fmt::Write as _;
@@ -40,7 +40,8 @@ const TAIL: &[(&str, &str)] = &[
 /// Opens the socket and serves whoever comes.
 pub(super) fn open(master: &Shared, spec: &StatsSocketSpec) -> io::Result<()> {
     // What another master left there is replaced, as by any process that takes over.
-    for mut bound in listen(&spec.bind, true).map_err(io::Error::other)? {
+    let others = Others { beside: true, sockets: &[] };
+    for mut bound in listen(&spec.bind, others).map_err(io::Error::other)? {
         bound.place().map_err(io::Error::other)?;
         let listener = bound.into_listener()?;
         tokio::task::spawn_local(accept_loop(master.clone(), listener, spec.level));

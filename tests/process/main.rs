@@ -7,4 +7,5 @@ mod lab;
 
 mod master;
 mod notify;
+mod sockets;
 mod takeover;

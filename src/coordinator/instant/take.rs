@@ -6,7 +6,7 @@ use crate::config::{Address, BindSpec, Config};
 use crate::coordinator::start::Opened;
 use crate::engine::fault;
 use crate::engine::rights::{Token, Wire, unsealed};
-use crate::engine::socket::{Bound, SocketError, listen};
+use crate::engine::socket::{Bound, Others, SocketError, listen};
 use crate::limits::{HANDOVER_FDS_MAX, HANDOVER_STATE_MAX, INSTANT_MS};
 use crate::shard::Registry;
 use crate::shard::handover::Inherited;
@@ -200,7 +200,7 @@ impl Takeover {
                 Some(fd) => all.push(Bound::inherit(spec, address, fd)),
                 None => {
                     let one = BindSpec { addresses: vec![address.clone()], ..spec.clone() };
-                    all.extend(listen(&one, true)?);
+                    all.extend(listen(&one, Others { beside: true, sockets: &[] })?);
                 }
             }
         }
