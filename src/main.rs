@@ -199,9 +199,6 @@ fn serve(
         Ok(opened) => opened,
         Err(error) => return said.fail(&format!("Starting: {error}.")),
     };
-    if let Err(error) = up.write_pidfile() {
-        return said.fail(&format!("{error}."));
-    }
     if let Err(error) = opened.place() {
         return said.fail(&format!("Starting: {error}."));
     }
@@ -210,6 +207,7 @@ fn serve(
     let setup = Setup { opened, has_old_process: old.any(), ..setup(said) };
     let ended = start::start(setup, move || {
         old.end();
+        up.write_pidfile();
         if let Some(hint) = hint {
             print(&hint);
         }
@@ -231,9 +229,7 @@ fn go_on(pids: &[i32], setup: Setup, up: &mut Up<'_>) -> Result<i32, String> {
     let setup = Setup { opened, takeover: Some(takeover), ..setup };
     let ended = start::start(setup, || {
         OldProcesses::new(&others, false).end();
-        if let Err(error) = up.write_pidfile() {
-            eprint(&format!("{error}.\n"));
-        }
+        up.write_pidfile();
         up.tell(&logs);
     });
     ended.map_err(|error| error.to_string())
@@ -255,8 +251,11 @@ struct Told<'a> {
 }
 
 impl Up<'_> {
-    fn write_pidfile(&mut self) -> Result<(), process::PidfileError> {
-        self.pidfile.take().map_or(Ok(()), process::Pidfile::write)
+    /// Not before signals are caught: whoever reads it may send one at once.
+    fn write_pidfile(&mut self) {
+        if let Some(Err(error)) = self.pidfile.take().map(process::Pidfile::write) {
+            eprint(&format!("{error}.\n"));
+        }
     }
 
     /// The process that waits for us may be gone: then nobody is to be told.

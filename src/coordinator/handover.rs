@@ -124,6 +124,7 @@ impl Node {
     pub(super) fn run_soft_stop(&mut self, now: Millis) {
         let Some(stop) = &mut self.soft_stop else { return };
         if stop.hard_at.is_some_and(|at| now >= at) {
+            stop.hard_at = None;
             self.log.warning("soft-stop running for too long, performing a hard-stop.");
             return self.over.notify_one();
         }

@@ -3,30 +3,33 @@
 use super::{Node, Shared};
 use crate::Millis;
 use crate::shard::Control;
-use tokio::signal::unix::{SignalKind, signal};
+use std::io;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ends the node on SIGTERM (143), SIGINT (130), or when the soft stop that SIGUSR1 begins is over
-/// (0); SIGHUP logs the peers' states, SIGTTOU and SIGTTIN pause and resume listening.
-pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender<i32>) {
+/// Catches the signals that have a meaning. Before anybody can know our pid: one that comes
+/// earlier ends the process.
+pub(super) fn catch() -> io::Result<Vec<Signal>> {
     let kinds = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::user_defined1(),
         SignalKind::hangup(),
+        SignalKind::user_defined2(),
+        SignalKind::quit(),
         SignalKind::from_raw(rustix::process::Signal::TTOU.as_raw()),
         SignalKind::from_raw(rustix::process::Signal::TTIN.as_raw()),
     ];
-    let mut streams = Vec::new();
-    for kind in kinds {
-        match signal(kind) {
-            Ok(stream) => streams.push(stream),
-            Err(error) => {
-                node.borrow().log.warning(&format!("cannot catch signals: {error}."));
-                return;
-            }
-        }
-    }
-    let [term, int, usr1, hup, ttou, ttin] = &mut streams[..] else { return };
+    kinds.into_iter().map(signal).collect()
+}
+
+/// Ends the node on SIGTERM (143), SIGINT (130), or when the soft stop that SIGUSR1 begins is over
+/// (0); SIGHUP logs the peers' states, SIGTTOU and SIGTTIN pause and resume listening.
+pub(super) async fn wait_for_signals(
+    node: Shared,
+    mut streams: Vec<Signal>,
+    exit: std::sync::mpsc::Sender<i32>,
+) {
+    let [term, int, usr1, hup, usr2, quit, ttou, ttin] = &mut streams[..] else { return };
     let over = node.borrow().over.clone();
     let (code, name) = loop {
         tokio::select! {
@@ -35,6 +38,9 @@ pub(super) async fn wait_for_signals(node: Shared, exit: std::sync::mpsc::Sender
             _ = usr1.recv() => Node::soft_stop(&node),
             () = over.notified() => break (0, None),
             _ = hup.recv() => node.borrow().log_states(),
+            // To a HAProxy a reload, and giving memory back; here nothing, and never the end of us.
+            _ = usr2.recv() => {}
+            _ = quit.recv() => {}
             _ = ttou.recv() => node.borrow().pause(),
             _ = ttin.recv() => node.borrow().resume(),
         }

@@ -2,7 +2,7 @@
 
 use super::instant::{self, Legacy, Takeover};
 use super::peers::Section;
-use super::signals::wait_for_signals;
+use super::signals::{catch, wait_for_signals};
 use super::{Logger, Node, Shards, accept, cli, report, worker};
 use crate::config::Config;
 use crate::engine::mesh::mesh;
@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_local;
 
 /// Why the node does not start.
 ///
@@ -340,10 +341,13 @@ async fn shard_zero(
     let facts = report::facts(&node.borrow(), &setup.startup_logs);
     let listening = listen_all(&node, setup.opened, facts.clone(), &log);
     if let Some(master) = setup.master {
-        tokio::task::spawn_local(worker::serve(node.clone(), master, facts));
+        spawn_local(worker::serve(node.clone(), master, facts));
     }
-    tokio::task::spawn_local(super::run(node.clone(), events));
-    tokio::task::spawn_local(wait_for_signals(node.clone(), exit));
+    spawn_local(super::run(node.clone(), events));
+    match catch() {
+        Ok(signals) => drop(spawn_local(wait_for_signals(node.clone(), signals, exit))),
+        Err(error) => log.warning(&format!("cannot catch signals: {error}.")),
+    }
     if let Some(asked) = setup.asked {
         instant::offer(&node, asked);
     }
@@ -369,7 +373,7 @@ fn listen_all(
             Ok(listener) => {
                 log.notice(&format!("Peers section {name} listens on {address}."));
                 node.borrow_mut().peer_listeners += 1;
-                tokio::task::spawn_local(accept::accept_loop(node.clone(), section, listener));
+                spawn_local(accept::accept_loop(node.clone(), section, listener));
             }
             Err(error) => {
                 all = false;
@@ -382,12 +386,7 @@ fn listen_all(
         match bound.into_listener() {
             Ok(listener) => {
                 log.notice(&format!("Stats socket listens on {address}."));
-                tokio::task::spawn_local(cli::accept_loop(
-                    node.clone(),
-                    line,
-                    listener,
-                    facts.clone(),
-                ));
+                spawn_local(cli::accept_loop(node.clone(), line, listener, facts.clone()));
             }
             Err(error) => {
                 all = false;

@@ -112,6 +112,7 @@ async fn work(setup: Setup) -> io::Result<i32> {
         SignalKind::user_defined2(),
         SignalKind::hangup(),
         SignalKind::child(),
+        SignalKind::quit(),
         SignalKind::from_raw(Signal::TTOU.as_raw()),
         SignalKind::from_raw(Signal::TTIN.as_raw()),
     ];
@@ -145,7 +146,9 @@ async fn work(setup: Setup) -> io::Result<i32> {
         cli::open(&master, &spec)?;
     }
     workers::load(&master, false);
-    let [term, int, usr1, usr2, hup, chld, ttou, ttin] = &mut signals[..] else { return Ok(1) };
+    let [term, int, usr1, usr2, hup, chld, quit, ttou, ttin] = &mut signals[..] else {
+        return Ok(1);
+    };
     loop {
         tokio::select! {
             _ = term.recv() => master.borrow_mut().stop(Signal::TERM),
@@ -154,6 +157,7 @@ async fn work(setup: Setup) -> io::Result<i32> {
             _ = usr2.recv() => workers::reload(&master, false, None),
             _ = hup.recv() => workers::reload(&master, false, None),
             _ = chld.recv() => workers::reap(&master),
+            _ = quit.recv() => {}
             _ = ttou.recv() => master.borrow().tell(Signal::TTOU),
             _ = ttin.recv() => master.borrow().tell(Signal::TTIN),
             () = over.notified() => {}

@@ -180,3 +180,16 @@ fn haproxy_takes_over_from_us_and_we_from_haproxy() {
         }
     });
 }
+
+#[test]
+fn signals_for_others_change_nothing() {
+    let lab = Lab::new();
+    let mut proc = lab.start(&[]);
+    for signal in [Signal::USR2, Signal::QUIT, Signal::HUP] {
+        proc.signal(signal);
+        assert_eq!(lab.answers(), Some(proc.pid()), "{signal:?}");
+    }
+    proc.lives();
+    proc.signal(Signal::INT);
+    proc.ends_with(130);
+}
