@@ -22,8 +22,8 @@ use crate::{Outcome, fail};
 
 /// What has not arrived by then, behind the last change, never will.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
-/// Commands in one line of the stats socket.
-const COMMANDS: usize = 16;
+/// Commands in one line of the stats socket, at a given rate and as fast as it goes.
+const COMMANDS: [usize; 2] = [16, 128];
 /// Longest latency a histogram holds, in ns.
 const LONGEST_NS: u64 = 120_000_000_000;
 
@@ -113,13 +113,17 @@ impl Receiver {
 struct Source {
     change: Change,
     cli: Option<UnixStream>,
+    /// Commands in one line.
+    commands: usize,
     out: Vec<u8>,
     junk: Vec<u8>,
 }
 
 impl Source {
-    fn new(daemon: &Daemon, change: Change) -> Outcome<Source> {
-        let mut source = Source { change, cli: None, out: Vec::new(), junk: vec![0; 1 << 16] };
+    fn new(daemon: &Daemon, plan: &Plan) -> Outcome<Source> {
+        let (change, commands) = (plan.change, COMMANDS[usize::from(plan.rate.is_none())]);
+        let mut source =
+            Source { change, cli: None, commands, out: Vec::new(), junk: vec![0; 1 << 16] };
         match change {
             Change::Update => message::encode_define(&mut source.out, &crate::model::definition()),
             Change::Command => {
@@ -146,7 +150,8 @@ impl Source {
             }
             let key = std::net::Ipv4Addr::from(model.order.key(number as u32));
             let gpc0 = model.cli_value(number as u32);
-            let last = (number - from) as usize % COMMANDS == COMMANDS - 1 || number + 1 == to;
+            let last =
+                (number - from) as usize % self.commands == self.commands - 1 || number + 1 == to;
             let end = if last { '\n' } else { ';' };
             write!(self.out, "set table {TABLE} key {key} data.gpc0 {gpc0}{end}")?;
         }
@@ -278,7 +283,7 @@ pub fn run(subject: &Subject, setup: &Setup, order: Keys, plan: &Plan) -> Outcom
         peer.sock.set_nonblocking(true)?;
         receivers.push(Receiver { peer, arrived: 0, uid: 0, table: None });
     }
-    let mut source = Source::new(&daemon, plan.change)?;
+    let mut source = Source::new(&daemon, plan)?;
     let before = daemon.usage()?;
     let driven = drive(&mut source, &mut receivers, &model, plan)?;
     let used = daemon.usage()?.since(before);
