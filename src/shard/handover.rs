@@ -134,7 +134,7 @@ pub async fn prepare(mut params: ShardParams, clock: Clock) -> Option<Shard> {
     let inherited = params.inherited.take();
     let mut shard = Shard::new(params);
     if let Some(Inherited { state, fds, built, go }) = inherited {
-        let adopted = shard.adopt(&state, fds, clock.now());
+        let adopted = shard.adopt(&state, fds);
         let (waiting, told) = match adopted {
             Ok(waiting) => (Some(waiting), built.send(Ok(()))),
             Err(error) => (None, built.send(Err(error))),
@@ -160,7 +160,7 @@ impl Shard {
             Step::Probe(reply) => drop(reply.send(self.probe())),
             Step::Export(reply) => {
                 self.freeze.stage = Stage::Frozen;
-                drop(reply.send(self.export(now)));
+                drop(reply.send(self.export()));
             }
             Step::Thaw => self.thaw(now),
         }
@@ -233,7 +233,7 @@ impl Shard {
         self.bell.ring();
     }
 
-    fn export(&mut self, now: Millis) -> Result<Exported, String> {
+    fn export(&mut self) -> Result<Exported, String> {
         if self.mesh.has_work() || !self.probe().halted {
             return Err("a shard is not at rest".to_string());
         }
@@ -263,7 +263,7 @@ impl Shard {
             });
         }
         let mut parts = Vec::new();
-        for (table, header, memory) in self.parts.export(now)? {
+        for (table, header, memory) in self.parts.export()? {
             parts.push(PartState { table, header, fds: memory.len() });
             fds.extend(memory);
         }
@@ -286,7 +286,6 @@ impl Shard {
         &mut self,
         state: &[u8],
         fds: Vec<OwnedFd>,
-        now: Millis,
     ) -> Result<Vec<Waiting>, String> {
         let state: ShardState = postcard::from_bytes(state).map_err(|e| format!("state: {e}"))?;
         let sockets = state.conns.len();
@@ -302,7 +301,7 @@ impl Shard {
         }
         for part in state.parts {
             let memory: Vec<OwnedFd> = fds.by_ref().take(part.fds).collect();
-            self.parts.adopt(part.table, &part.header, memory, now)?;
+            self.parts.adopt(part.table, &part.header, memory)?;
         }
         let shards = self.mesh.shards();
         for subscriber in state.subscribers {

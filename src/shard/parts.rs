@@ -78,30 +78,23 @@ impl Parts {
 
     /// All parts for another process: table, header, memory. The parts stay as they are, and must
     /// not be touched while the other process may have them.
-    pub fn export(&self, now: Millis) -> Result<Vec<PartExport>, String> {
+    pub fn export(&self) -> Result<Vec<PartExport>, String> {
         let parts = self.parts.iter().enumerate();
         let used = parts.filter_map(|(id, part)| part.as_ref().map(|part| (id, part)));
         used.map(|(id, part)| {
             let name = &part.spec().name;
-            let (header, fds) = part.export(now).map_err(|e| format!("table '{name}': {e}"))?;
+            let (header, fds) = part.export().map_err(|e| format!("table '{name}': {e}"))?;
             Ok((id, header, fds))
         })
         .collect()
     }
 
     /// A part of another process becomes ours; nothing in it is touched yet.
-    pub fn adopt(
-        &mut self,
-        id: usize,
-        header: &[u8],
-        fds: Vec<OwnedFd>,
-        now: Millis,
-    ) -> Result<(), String> {
+    pub fn adopt(&mut self, id: usize, header: &[u8], fds: Vec<OwnedFd>) -> Result<(), String> {
         let table = self.registry.get(id).ok_or("a table that does not exist here")?;
         let (hasher, shard) = (self.registry.hasher.clone(), self.shard as u32);
-        let part =
-            TablePart::adopt(table.spec.clone(), hasher, table.place, shard, (header, fds), now)
-                .map_err(|error| format!("table '{}': {error}", table.spec.name))?;
+        let part = TablePart::adopt(table.spec.clone(), hasher, table.place, shard, (header, fds))
+            .map_err(|error| format!("table '{}': {error}", table.spec.name))?;
         if self.parts.len() <= id {
             self.parts.resize_with(id + 1, || None);
         }

@@ -9,6 +9,8 @@
 
 use super::memory::{MemoryError, Region};
 use crate::limits::KEY_MAX;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 
 /// Unit of a place's number, and the smallest class.
 const UNIT: usize = 64;
@@ -28,6 +30,13 @@ pub struct Blobs {
     free: [Vec<u32>; CLASSES],
 }
 
+/// [`Blobs`] without its memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BlobsState {
+    used: usize,
+    free: Vec<Vec<u32>>,
+}
+
 fn class(len: usize) -> usize {
     (len.next_power_of_two().max(UNIT) / UNIT).trailing_zeros() as usize
 }
@@ -35,11 +44,37 @@ fn class(len: usize) -> usize {
 impl Blobs {
     /// For `rows` keys of at most `key_max` bytes.
     pub fn new(rows: u64, key_max: usize) -> Result<Blobs, MemoryError> {
+        let region = Region::reserve("keys", Blobs::room(rows, key_max))?;
+        Ok(Blobs { region, used: 0, free: Default::default() })
+    }
+
+    /// Bytes to reserve.
+    fn room(rows: u64, key_max: usize) -> usize {
         let each = UNIT << class(key_max);
         // A place's number is 32 bits: 256 GiB, which bounds the reservation too.
-        let bytes = (rows as usize).saturating_mul(each).saturating_add(PAGE * CLASSES);
-        let region = Region::reserve("keys", bytes.min(UNIT << 32))?;
-        Ok(Blobs { region, used: 0, free: Default::default() })
+        (rows as usize).saturating_mul(each).saturating_add(PAGE * CLASSES).min(UNIT << 32)
+    }
+
+    /// What another process needs beside the memory.
+    pub fn state(&self) -> (BlobsState, &Region) {
+        (BlobsState { used: self.used, free: self.free.to_vec() }, &self.region)
+    }
+
+    /// The keys of another process, in `memory`. `None`: the state is not one of such keys.
+    pub fn adopt(
+        rows: u64,
+        key_max: usize,
+        state: BlobsState,
+        memory: (usize, OwnedFd),
+    ) -> Option<Result<Blobs, MemoryError>> {
+        let places = state.used / UNIT;
+        let mut frees = state.free.iter().flatten();
+        if state.used > memory.0 || frees.any(|&place| place as usize >= places) {
+            return None;
+        }
+        let free = state.free.try_into().ok()?;
+        let region = Region::adopt("keys", Blobs::room(rows, key_max), memory.0, memory.1);
+        Some(region.map(|region| Blobs { region, used: state.used, free }))
     }
 
     /// Stores a key and returns its place.

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use thiserror::Error;
 
@@ -27,7 +28,7 @@ pub struct Trimmed {
 }
 
 /// See the module's head.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChangeLog {
     slots: VecDeque<u32>,
     /// Position of the first of `slots`.
@@ -51,6 +52,13 @@ impl ChangeLog {
             read_to: first,
             limit: limit.max(1),
         }
+    }
+
+    /// False for what no log can be: it comes from another process.
+    pub fn is_sound(&self) -> bool {
+        let head = self.start.checked_add(self.slots.len() as u64);
+        let ordered = self.start >= 1 && self.complete_from <= self.start;
+        ordered && self.limit >= 1 && head.is_some_and(|head| self.read_to <= head)
     }
 
     /// Position the next change gets. A cursor here has seen everything.

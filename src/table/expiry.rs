@@ -27,6 +27,26 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
+    /// The blocks' moments.
+    pub fn leaves(&self) -> &[u64] {
+        self.levels.first().map_or(&[], |leaves| leaves)
+    }
+
+    /// A tree over these blocks.
+    pub fn over(leaves: Vec<u64>) -> Deadlines {
+        let mut levels = Vec::new();
+        let mut level = leaves;
+        while level.len() > 1 {
+            let least = |part: &[u64]| part.iter().copied().min().unwrap_or(NEVER);
+            let above = level.chunks(FAN).map(least).collect();
+            levels.push(std::mem::replace(&mut level, above));
+        }
+        if !level.is_empty() {
+            levels.push(level);
+        }
+        Deadlines { levels }
+    }
+
     /// Makes room for blocks 0 to `blocks`-1; new ones have no deadline.
     #[inline]
     pub fn grow_to(&mut self, blocks: usize) {

@@ -16,6 +16,8 @@
 
 use super::memory::{LINE, Line, MemoryError, Region};
 use super::route::partition_of;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 
 /// Entries of a bucket.
 const WIDTH: usize = 12;
@@ -41,7 +43,7 @@ pub trait Rows {
 }
 
 /// One partition's run of buckets.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Run {
     /// First bucket, in lines of the region.
     start: usize,
@@ -62,6 +64,14 @@ pub struct Index {
     free: Vec<Vec<usize>>,
     /// Runs that do not exceed this many buckets by it become four times as large.
     leap: usize,
+}
+
+/// [`Index`] without its memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IndexState {
+    runs: Vec<Run>,
+    used: usize,
+    free: Vec<Vec<usize>>,
 }
 
 #[inline(always)]
@@ -129,13 +139,56 @@ fn set_slot(line: &mut Line, i: usize, slot: u32) {
 impl Index {
     /// For `partitions` partitions and at most about `rows` entries in all.
     pub fn new(partitions: u32, rows: u64) -> Result<Index, MemoryError> {
+        let region = Region::reserve("index", Index::room(partitions, rows))?;
+        let runs = vec![Run::default(); partitions as usize];
+        let leap = Index::leap(partitions, rows);
+        Ok(Index { region, runs, used: 0, free: vec![], leap })
+    }
+
+    /// Bytes to reserve.
+    fn room(partitions: u32, rows: u64) -> usize {
         // At most twice the entries in slots, once more in smaller runs they grew out of, and
         // slack.
         let lines = (rows as usize).saturating_mul(4) / LOAD + 64 * FIRST * partitions as usize;
-        let region = Region::reserve("index", lines.saturating_mul(LINE))?;
-        let full = (rows as usize / LOAD / partitions.max(1) as usize).next_power_of_two();
-        let runs = vec![Run::default(); partitions as usize];
-        Ok(Index { region, runs, used: 0, free: vec![], leap: full / 2 })
+        lines.saturating_mul(LINE)
+    }
+
+    fn leap(partitions: u32, rows: u64) -> usize {
+        (rows as usize / LOAD / partitions.max(1) as usize).next_power_of_two() / 2
+    }
+
+    /// What another process needs beside the memory.
+    pub fn state(&self) -> (IndexState, &Region) {
+        let (runs, used, free) = (self.runs.clone(), self.used, self.free.clone());
+        (IndexState { runs, used, free }, &self.region)
+    }
+
+    /// The index of another process. `None`: the state is not one of such an index.
+    pub fn adopt(
+        partitions: u32,
+        rows: u64,
+        state: IndexState,
+        (len, memory): (usize, OwnedFd),
+    ) -> Option<Result<Index, MemoryError>> {
+        let IndexState { runs, used, free } = state;
+        let within = |start: usize, buckets: usize| {
+            start.checked_add(buckets).is_some_and(|end| end <= used)
+        };
+        let sound = |run: &Run| {
+            let sized = run.buckets == 0 || run.buckets.is_power_of_two();
+            sized && within(run.start, run.buckets) && run.len <= run.buckets * WIDTH
+        };
+        let classes = free.iter().enumerate();
+        let frees = |(class, runs): (usize, &Vec<usize>)| {
+            class < 32 && runs.iter().all(|&start| within(start, 1 << class))
+        };
+        let whole = runs.len() == partitions as usize && used.checked_mul(LINE)? <= len;
+        if !whole || !runs.iter().all(sound) || !classes.into_iter().all(frees) {
+            return None;
+        }
+        let region = Region::adopt("index", Index::room(partitions, rows), len, memory);
+        let leap = Index::leap(partitions, rows);
+        Some(region.map(|region| Index { region, runs, used, free, leap }))
     }
 
     #[inline(always)]

@@ -9,6 +9,8 @@
 //! for once a region is large enough not to waste one (design.md section 6).
 
 use std::fmt;
+use std::hash::Hasher;
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use thiserror::Error;
 
@@ -18,6 +20,8 @@ pub const LINE: usize = 64;
 const HUGE: usize = 2 * 1024 * 1024;
 /// Size of a small page.
 const PAGE: usize = 4096;
+/// Lines of a region that [`Region::sample`] reads.
+const SAMPLES: usize = 256;
 /// Regions below this get their pages one by one, as they are touched: small tables stay small.
 #[cfg(not(miri))]
 const POPULATE_FROM: usize = 1024 * 1024;
@@ -106,11 +110,46 @@ impl Region {
     /// yet.
     pub fn reserve(name: &'static str, max_bytes: usize) -> Result<Region, MemoryError> {
         let refused = |errno| MemoryError::Reserve { name, bytes: max_bytes, errno };
-        let max = max_bytes.max(LINE).checked_next_multiple_of(HUGE);
-        let max = max.filter(|&m| m <= isize::MAX as usize);
-        let max = max.ok_or(refused(rustix::io::Errno::NOMEM))?;
+        let max = Region::rounded(max_bytes).ok_or(refused(rustix::io::Errno::NOMEM))?;
         let store = store::Store::reserve(name, max).map_err(refused)?;
         Ok(Region { name, len: 0, max, store })
+    }
+
+    fn rounded(max_bytes: usize) -> Option<usize> {
+        let max = max_bytes.max(LINE).checked_next_multiple_of(HUGE);
+        max.filter(|&m| m <= isize::MAX as usize)
+    }
+
+    /// The region of another process, of which `len` bytes are used. It is only read until the
+    /// first write here; the other process must not write any more.
+    ///
+    /// # Errors
+    /// The memory is not that of a region for `max_bytes`, or cannot be mapped.
+    pub fn adopt(
+        name: &'static str,
+        max_bytes: usize,
+        len: usize,
+        memory: OwnedFd,
+    ) -> Result<Region, MemoryError> {
+        let refused = |errno| MemoryError::Reserve { name, bytes: max_bytes, errno };
+        let max = Region::rounded(max_bytes).filter(|&max| len <= max && len.is_multiple_of(LINE));
+        let max = max.ok_or(refused(rustix::io::Errno::INVAL))?;
+        let store = store::Store::adopt(memory, max).map_err(refused)?;
+        Ok(Region { name, len, max, store })
+    }
+
+    /// A descriptor of the memory for another process; `None` unless it is a memfd.
+    pub fn share(&self) -> Option<OwnedFd> {
+        self.store.share()
+    }
+
+    /// A checksum of the length and of some lines all over the region: two mappings that agree are
+    /// of the same memory. Takes the same time whatever the size.
+    pub fn sample(&self) -> u64 {
+        let mut hash = twox_hash::XxHash64::with_seed(self.len as u64);
+        let step = (self.len / SAMPLES).next_multiple_of(LINE).max(LINE);
+        self.bytes().chunks(step).for_each(|part| hash.write(&part[..LINE.min(part.len())]));
+        hash.finish()
     }
 
     /// Makes `len` bytes usable; new ones are zero. Never moves or shrinks anything. Large regions
@@ -157,6 +196,11 @@ impl Region {
         }
     }
 
+    /// What it is for.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// Bytes in use.
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -183,7 +227,8 @@ impl Region {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: `base` is valid for reads of `len <= max` initialised bytes while `self` lives:
         // the store is never unmapped or moved before drop (the heap store re-reads its pointer),
-        // and writes need `&mut self`. Nobody else maps the memfd while this process uses it.
+        // and writes need `&mut self`. Another process maps the memfd only during a hand-over, in
+        // which at most one of the two goes on to write (`coordinator::instant`).
         unsafe { std::slice::from_raw_parts(self.store.base(), self.len) }
     }
 
@@ -240,7 +285,7 @@ impl fmt::Debug for Region {
 #[cfg(not(miri))]
 mod store {
     use super::{Backing, HUGE, PAGE, POPULATE_FROM, chosen};
-    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
     use rustix::io::Errno;
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
     use rustix::process::{Resource, getrlimit};
@@ -289,7 +334,9 @@ mod store {
             let limit = getrlimit(Resource::Fsize).current;
             let sizable = limit.is_none_or(|l| l >= max as u64);
             let wanted = sizable && chosen() == Backing::Memfd;
-            let file = wanted.then(|| memfd_create(name, MemfdFlags::CLOEXEC).ok()).flatten();
+            let file = wanted
+                .then(|| memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).ok())
+                .flatten();
             let file = file.filter(|f| ftruncate(f, max as u64).is_ok());
             let base = reserve_aligned(max)?;
             let prot = ProtFlags::READ | ProtFlags::WRITE;
@@ -308,6 +355,27 @@ mod store {
                 unsafe { mmap_anonymous(at, max, prot, flags)? };
             }
             Ok(store)
+        }
+
+        /// Maps another process's file of `max` bytes.
+        pub fn adopt(file: OwnedFd, max: usize) -> Result<Store, Errno> {
+            if fstat(&file)?.st_size as usize != max {
+                return Err(Errno::INVAL);
+            }
+            // Nobody can make it shorter any more, or an access would end the process.
+            fcntl_add_seals(&file, SealFlags::SHRINK)?;
+            let base = reserve_aligned(max)?;
+            let prot = ProtFlags::READ | ProtFlags::WRITE;
+            let flags = MapFlags::SHARED | MapFlags::NORESERVE | MapFlags::FIXED;
+            // SAFETY: it replaces exactly the addresses just reserved, which nobody else knows, and
+            // the file is as long as that for good.
+            unsafe { mmap(base.as_ptr().cast(), max, prot, flags, &file, 0)? };
+            Ok(Store { base, max, file: Some(file), advised: 0 })
+        }
+
+        /// Another descriptor of the file.
+        pub fn share(&self) -> Option<OwnedFd> {
+            self.file.as_ref()?.try_clone().ok()
         }
 
         /// Called before `old..new` becomes usable: asks for huge pages where whole ones fit (a
@@ -382,6 +450,7 @@ mod store {
     use super::{Backing, LINE, Line};
     use rustix::io::Errno;
     use std::ops::Range;
+    use std::os::fd::OwnedFd;
 
     /// Lines of a vector: what Miri can check.
     pub struct Store(Vec<Line>);
@@ -389,6 +458,14 @@ mod store {
     impl Store {
         pub fn reserve(_name: &str, _max: usize) -> Result<Store, Errno> {
             Ok(Store(Vec::new()))
+        }
+
+        pub fn adopt(_file: OwnedFd, _max: usize) -> Result<Store, Errno> {
+            Err(Errno::NOSYS)
+        }
+
+        pub fn share(&self) -> Option<OwnedFd> {
+            None
         }
 
         pub fn commit(&mut self, _old: usize, new: usize) -> Result<(), Errno> {

@@ -117,33 +117,26 @@ impl TablePart {
         place: Place,
         shard: u32,
     ) -> Result<Self, TableError> {
-        let owned = place.owned_by(shard);
-        let share = match owned == place.partitions {
-            true => u128::from(spec.size),
-            false => {
-                // Twice the share: how many keys fall to us is the hash's choice, not ours.
-                let even = u128::from(spec.size) * u128::from(owned) / u128::from(place.partitions);
-                (2 * even + u128::from(SLACK_ROWS)).min(u128::from(spec.size))
-            }
-        };
-        let rows_max = share.clamp(1, u128::from(PART_ROWS_MAX)) as u32;
-        let store_spec = StoreSpec {
-            expire_ms: spec.expire_ms,
-            nopurge: spec.nopurge,
-            size: spec.size,
-            partitions: place.partitions,
-            owned,
-            rows_max,
-        };
-        let store = Store::new(store_spec, Schema::new(&spec)?, hasher)?;
-        let table = u64::from(place.local_id & 0xffff) + 1;
-        let id_base = table << 44 | u64::from(shard & 0xfff) << 32;
-        Ok(TablePart { spec, place, store, changes: ChangeLog::new(CHANGES_MAX, 1), id_base })
+        let store = Store::new(store_spec(&spec, place, shard), Schema::new(&spec)?, hasher)?;
+        Ok(TablePart::with(spec, place, shard, store, ChangeLog::new(CHANGES_MAX, 1)))
     }
 
-    /// The change log goes on at `head`; what was before it is forgotten.
-    pub(super) fn begin_changes_at(&mut self, head: u64) {
-        self.changes = ChangeLog::new(CHANGES_MAX, head);
+    /// The part that has these rows and changes.
+    pub(super) fn with(
+        spec: Arc<TableSpec>,
+        place: Place,
+        shard: u32,
+        store: Store,
+        changes: ChangeLog,
+    ) -> TablePart {
+        let table = u64::from(place.local_id & 0xffff) + 1;
+        let id_base = table << 44 | u64::from(shard & 0xfff) << 32;
+        TablePart { spec, place, store, changes, id_base }
+    }
+
+    /// Rows and changes.
+    pub(super) fn inside(&self) -> (&Store, &ChangeLog) {
+        (&self.store, &self.changes)
     }
 
     /// The table.
@@ -444,6 +437,27 @@ impl TablePart {
     /// No follower needs changes before `lowest`: they are forgotten.
     pub fn trim_changes(&mut self, lowest: u64) {
         self.changes.trim(lowest);
+    }
+}
+
+/// What the store of `shard`'s part of a table is made for.
+pub(super) fn store_spec(spec: &TableSpec, place: Place, shard: u32) -> StoreSpec {
+    let owned = place.owned_by(shard);
+    let share = match owned == place.partitions {
+        true => u128::from(spec.size),
+        false => {
+            // Twice the share: how many keys fall to us is the hash's choice, not ours.
+            let even = u128::from(spec.size) * u128::from(owned) / u128::from(place.partitions);
+            (2 * even + u128::from(SLACK_ROWS)).min(u128::from(spec.size))
+        }
+    };
+    StoreSpec {
+        expire_ms: spec.expire_ms,
+        nopurge: spec.nopurge,
+        size: spec.size,
+        partitions: place.partitions,
+        owned,
+        rows_max: share.clamp(1, u128::from(PART_ROWS_MAX)) as u32,
     }
 }
 

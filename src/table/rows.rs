@@ -6,12 +6,14 @@
 
 #![forbid(unsafe_code)]
 
-use super::blobs::Blobs;
+use super::blobs::{Blobs, BlobsState};
 use super::expiry::BLOCK;
 use super::index;
 use super::memory::{Backing, MemoryError, Region};
 use super::route::KeyHasher;
 use super::schema::{self, KEY, KeySlot, LONG_INLINE, Schema};
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 
 /// No slot.
 const NIL: u32 = u32::MAX;
@@ -34,11 +36,86 @@ pub struct RowStore {
     max: u32,
 }
 
+/// [`RowStore`] without its memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RowsState {
+    stride: usize,
+    max: u32,
+    live: Vec<u64>,
+    high: u32,
+    free: u32,
+    live_count: u64,
+    blobs: Option<BlobsState>,
+}
+
 impl RowStore {
+    /// Bytes to reserve for `max` rows.
+    fn room(schema: &Schema, max: u32) -> usize {
+        (max as usize).next_multiple_of(BLOCK).saturating_mul(schema.stride)
+    }
+
+    /// What another process needs beside the memory, of rows and of long keys.
+    pub fn state(&self) -> (RowsState, Vec<&Region>) {
+        let (blobs, keys) = self.blobs.as_ref().map(Blobs::state).unzip();
+        let state = RowsState {
+            stride: self.schema.stride,
+            max: self.max,
+            live: self.live.clone(),
+            high: self.high,
+            free: self.free,
+            live_count: self.live_count,
+            blobs,
+        };
+        (state, [&self.region].into_iter().chain(keys).collect())
+    }
+
+    /// The rows of another process; `memory` as [`RowStore::state`] has it, with lengths. `None`:
+    /// the state is not one of such rows.
+    pub fn adopt(
+        schema: Schema,
+        hasher: KeyHasher,
+        max: u32,
+        state: RowsState,
+        memory: &mut impl Iterator<Item = (usize, OwnedFd)>,
+    ) -> Option<Result<Self, MemoryError>> {
+        let (len, rows) = memory.next()?;
+        let RowsState { stride, live, high, free, live_count, .. } = state;
+        let same = (stride, state.max) == (schema.stride, max);
+        let whole = high <= max
+            && live.len() == (high as usize).div_ceil(BLOCK)
+            && len >= high as usize * stride
+            && (free < high || free == NIL)
+            && live.iter().map(|bits| u64::from(bits.count_ones())).sum::<u64>() == live_count;
+        if !same || !whole {
+            return None;
+        }
+        let blobs = match (schema.key_slot, state.blobs) {
+            (KeySlot::Long, Some(blobs)) => {
+                match Blobs::adopt(u64::from(max), schema.key_max, blobs, memory.next()?)? {
+                    Ok(blobs) => Some(blobs),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            (KeySlot::Long, None) | (_, Some(_)) => return None,
+            (_, None) => None,
+        };
+        let region = Region::adopt("rows", RowStore::room(&schema, max), len, rows);
+        Some(region.map(|region| RowStore {
+            schema,
+            hasher,
+            region,
+            blobs,
+            live,
+            high,
+            free,
+            live_count,
+            max,
+        }))
+    }
+
     /// For at most `max` rows.
     pub fn new(schema: Schema, hasher: KeyHasher, max: u32) -> Result<Self, MemoryError> {
-        let rows = (max as usize).next_multiple_of(BLOCK);
-        let region = Region::reserve("rows", rows.saturating_mul(schema.stride))?;
+        let region = Region::reserve("rows", RowStore::room(&schema, max))?;
         let blobs = match schema.key_slot {
             KeySlot::Long => Some(Blobs::new(u64::from(max), schema.key_max)?),
             _ => None,

@@ -17,13 +17,15 @@
 #![forbid(unsafe_code)]
 
 use super::expiry::{BLOCK, Deadlines, NEVER};
-use super::index::Index;
-use super::memory::MemoryError;
-use super::rows::RowStore;
+use super::index::{Index, IndexState};
+use super::memory::{MemoryError, Region};
+use super::rows::{RowStore, RowsState};
 use super::schema::{self, CHANGE, DEADLINE, Schema};
 use super::texts::Texts;
 use crate::limits::EVICT_BLOCKS_MAX;
 use crate::time::Millis;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -48,7 +50,7 @@ pub enum Refused {
 }
 
 /// What has happened in a table part since it was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Rows made.
     pub inserts: u64,
@@ -81,6 +83,17 @@ pub struct Store {
     /// Our partitions and all, for the fair share of `size`.
     share: (u32, u32),
     others_used: u64,
+}
+
+/// A [`Store`] without its memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StoreState {
+    rows: RowsState,
+    index: IndexState,
+    /// Moments of the blocks.
+    deadlines: Vec<u64>,
+    texts: Vec<Option<(Vec<u8>, u32)>>,
+    counters: Counters,
 }
 
 /// What a store is made for.
@@ -119,6 +132,47 @@ impl Store {
             share: (spec.owned, spec.partitions),
             others_used: 0,
         })
+    }
+
+    /// What another process needs beside the memory, which is that of rows, keys and index.
+    pub fn state(&self) -> (StoreState, Vec<&Region>) {
+        let (rows, mut regions) = self.rows.state();
+        let (index, region) = self.index.state();
+        regions.push(region);
+        let deadlines = self.deadlines.leaves().to_vec();
+        let (texts, counters) = (self.texts.state(), self.counters);
+        (StoreState { rows, index, deadlines, texts, counters }, regions)
+    }
+
+    /// The rows of another process. `None`: the state is not one of such rows.
+    pub fn adopt(
+        spec: StoreSpec,
+        schema: Schema,
+        hasher: super::route::KeyHasher,
+        state: StoreState,
+        mut memory: impl Iterator<Item = (usize, OwnedFd)>,
+    ) -> Option<Result<Store, MemoryError>> {
+        let rows = match RowStore::adopt(schema, hasher, spec.rows_max, state.rows, &mut memory)? {
+            Ok(rows) => rows,
+            Err(error) => return Some(Err(error)),
+        };
+        let last = memory.next()?;
+        let index = Index::adopt(spec.partitions, u64::from(spec.rows_max), state.index, last)?;
+        if state.deadlines.len() != rows.blocks() || memory.next().is_some() {
+            return None;
+        }
+        Some(index.map(|index| Store {
+            rows,
+            index,
+            deadlines: Deadlines::over(state.deadlines),
+            texts: Texts::adopt(state.texts),
+            counters: state.counters,
+            expire_ms: spec.expire_ms,
+            nopurge: spec.nopurge,
+            size: spec.size,
+            share: (spec.owned, spec.partitions),
+            others_used: 0,
+        }))
     }
 
     /// Rows held, expired ones not swept yet included.

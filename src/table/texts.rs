@@ -63,6 +63,27 @@ impl Texts {
         self.entries.get((number as usize).checked_sub(1)?)?.as_ref().map(|(text, _)| text)
     }
 
+    /// All numbers, for another process.
+    pub fn state(&self) -> Vec<Option<(Vec<u8>, u32)>> {
+        let entries = self.entries.iter();
+        entries.map(|e| e.as_ref().map(|(text, rows)| (text.to_vec(), *rows))).collect()
+    }
+
+    /// The texts of another process.
+    pub fn adopt(state: Vec<Option<(Vec<u8>, u32)>>) -> Texts {
+        let mut texts = Texts::default();
+        for (at, entry) in state.into_iter().enumerate() {
+            let number = at as u32 + 1;
+            let entry = entry.map(|(text, rows)| (Arc::<[u8]>::from(text), rows));
+            match &entry {
+                Some((text, _)) => drop(texts.numbers.insert(text.clone(), number)),
+                None => texts.free.push(number),
+            }
+            texts.entries.push(entry);
+        }
+        texts
+    }
+
     /// How many different texts there are.
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {

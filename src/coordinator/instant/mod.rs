@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 /// The first bytes of a question. The digits count the layouts of everything that is handed over,
 /// memory of tables included: another one means another program.
-const MAGIC: &[u8; 16] = b"stickring-inst-1";
+const MAGIC: &[u8; 16] = b"stickring-inst-2";
 
 /// What two processes must have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
