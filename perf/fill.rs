@@ -11,6 +11,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use stickring::table::memory::Region;
 use stickring::wire::{Control, Message};
 
 use crate::daemon::{Daemon, GENERATORS, NODE, Setup, Subject, generator};
@@ -161,16 +162,22 @@ fn stream(model: &Model, push: &Push, n: usize) -> (Vec<u8>, u32) {
     (out, count as u32)
 }
 
-/// Bytes of free memory touched before a fill: more than any daemon takes for an entry.
-const WARM_EACH: usize = 256;
+/// Bytes touched before a fill in small pages and in huge ones, for each entry: more than any
+/// daemon takes.
+const WARM_EACH: [usize; 2] = [256, 64];
 
 /// Touches as much free memory as the daemon is about to take, and frees it. On a virtual machine
 /// that gives free memory back to its host, whoever is first to touch it again waits for the host;
 /// without this, that would be the daemon, and now and then half of its time.
-fn warm(keys: u32) {
-    let mut memory = vec![0u8; keys as usize * WARM_EACH];
+fn warm(keys: u32) -> Outcome<()> {
+    let [small, huge] = WARM_EACH.map(|each| keys as usize * each);
+    let mut memory = vec![0u8; small];
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-    std::hint::black_box(memory);
+    drop(std::hint::black_box(memory));
+    let mut region = Region::reserve("warm", huge)?;
+    region.grow_to(huge)?;
+    region.bytes_mut().iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+    Ok(())
 }
 
 /// Pushes the whole model into a daemon whose section is settled by `first`.
@@ -184,7 +191,7 @@ pub fn push(daemon: &Daemon, first: Peer, model: &Model, push: &Push) -> Outcome
     for peer in &mut peers {
         peer.control(Control::Heartbeat)?;
     }
-    warm(model.keys);
+    warm(model.keys)?;
     let before = daemon.usage()?;
     let go = Barrier::new(push.sessions);
     let one = |(peer, (stream, last)): (Peer, &(Vec<u8>, u32))| {
