@@ -44,6 +44,11 @@ fn run(options: &options::Options) -> Outcome<bool> {
     let (mut text, mut good) = (String::new(), true);
     let folder = options.keep.then(|| report::folder(&options.results, options.what()));
     let folder = folder.transpose()?;
+    // Where things lie on this machine is nobody's business.
+    let nowhere = std::path::PathBuf::new;
+    let (haproxy_dir, results_dir) = (nowhere(), nowhere());
+    let shown = options::Options { stickring: None, haproxy_dir, ..options.clone() };
+    let shown = options::Options { results: results_dir, ..shown };
     for work in lab.works(options) {
         let done = rounds::run(work, options.rounds);
         let table = report::table(&done);
@@ -66,7 +71,7 @@ fn run(options: &options::Options) -> Outcome<bool> {
         let all = serde_json::json!({
             "date": report::date(),
             "command": options.what(),
-            "options": format!("{options:?}"),
+            "options": format!("{shown:?}"),
             "machine": report::machine(&lab.daemon_cpus, &lab.generator_cpus),
             "works": results,
         });

@@ -17,12 +17,19 @@ tuning/check.sh | sed 's/^/not set on this host: /'
 [ "$(cut -d. -f1 </proc/loadavg)" -lt 1 ] ||
     echo "perf/run.sh: the machine is busy (load $(cut -d' ' -f1 </proc/loadavg)): ratios only" >&2
 
+# Huge pages for memfds, as tuning/ has them, where we may; result.json says what was in effect.
+# STICKRING_PERF_HUGE=no measures without.
+huge=/sys/kernel/mm/transparent_hugepage/shmem_enabled
+if [ "${STICKRING_PERF_HUGE:-yes}" = yes ] && [ -w $huge ] && grep -q '\[never\]' $huge; then
+    echo advise >$huge && trap 'echo never >$huge' EXIT
+fi
+
 load=(target/release/stickring-load)
 case ${1:-} in
 --quick)
     shift
-    exec "${load[@]}" all --small 20000 --large 50000 --seconds 1 --rounds 1 "$@"
+    "${load[@]}" all --small 20000 --large 50000 --seconds 1 --rounds 1 "$@"
     ;;
-'' | --*) exec "${load[@]}" all --keep "$@" ;;
-*) exec "${load[@]}" "$@" --keep ;;
+'' | --*) "${load[@]}" all --keep "$@" ;;
+*) "${load[@]}" "$@" --keep ;;
 esac
