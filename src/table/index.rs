@@ -27,7 +27,7 @@ const OVERFLOW: usize = 12;
 const SLOTS: usize = 16;
 /// A partition grows when its buckets hold more than this many entries on average.
 const LOAD: usize = 10;
-/// Buckets of a partition's first run.
+/// Buckets of a partition's first run, or twice as many.
 const FIRST: usize = 8;
 /// While growing, rows of the bucket this far ahead are fetched.
 const LOOKAHEAD: usize = 4;
@@ -149,12 +149,18 @@ impl Index {
     fn room(partitions: u32, rows: u64) -> usize {
         // At most twice the entries in slots, once more in smaller runs they grew out of, and
         // slack.
-        let lines = (rows as usize).saturating_mul(4) / LOAD + 64 * FIRST * partitions as usize;
+        let lines = (rows as usize).saturating_mul(4) / LOAD + 128 * FIRST * partitions as usize;
         lines.saturating_mul(LINE)
     }
 
     fn leap(partitions: u32, rows: u64) -> usize {
         (rows as usize / LOAD / partitions.max(1) as usize).next_power_of_two() / 2
+    }
+
+    /// Buckets of a first run: those from which leaps lead to where they end.
+    fn first(&self) -> usize {
+        let doublings = self.leap.max(FIRST).trailing_zeros() - FIRST.trailing_zeros();
+        FIRST << (doublings & 1)
     }
 
     /// What another process needs beside the memory.
@@ -325,7 +331,7 @@ impl Index {
     fn grow(&mut self, p: usize, rows: &impl Rows) -> Result<(), MemoryError> {
         let old = self.runs[p];
         let factor = if old.buckets * 4 <= self.leap { 4 } else { 2 };
-        let buckets = (old.buckets * factor).max(FIRST);
+        let buckets = if old.buckets == 0 { self.first() } else { old.buckets * factor };
         let start = self.allocate(buckets)?;
         let new = Run { start, buckets, len: old.len };
         for at in 0..old.buckets + LOOKAHEAD {
