@@ -9,8 +9,8 @@
 
 use super::memory::{MemoryError, Region};
 use crate::limits::KEY_MAX;
+use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
 
 /// Unit of a place's number, and the smallest class.
 const UNIT: usize = 64;

@@ -16,8 +16,8 @@
 
 use super::memory::{LINE, Line, MemoryError, Region};
 use super::route::partition_of;
+use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
 
 /// Entries of a bucket.
 const WIDTH: usize = 12;

@@ -8,9 +8,9 @@
 //! Where memfd is refused the memory is anonymous; under Miri it is a vector. Huge pages are asked
 //! for once a region is large enough not to waste one (design.md section 6).
 
+use rustix::fd::OwnedFd;
 use std::fmt;
 use std::hash::Hasher;
-use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use thiserror::Error;
 
@@ -285,12 +285,12 @@ impl fmt::Debug for Region {
 #[cfg(not(miri))]
 mod store {
     use super::{Backing, HUGE, PAGE, POPULATE_FROM, chosen};
+    use rustix::fd::OwnedFd;
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
     use rustix::io::Errno;
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
     use rustix::process::{Resource, getrlimit};
     use std::ops::Range;
-    use std::os::fd::OwnedFd;
     use std::ptr::{self, NonNull};
 
     /// Addresses for `max` bytes that start at a huge page's boundary, as a file's huge pages must.
@@ -448,9 +448,9 @@ mod store {
 #[cfg(miri)]
 mod store {
     use super::{Backing, LINE, Line};
+    use rustix::fd::OwnedFd;
     use rustix::io::Errno;
     use std::ops::Range;
-    use std::os::fd::OwnedFd;
 
     /// Lines of a vector: what Miri can check.
     pub struct Store(Vec<Line>);

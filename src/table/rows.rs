@@ -12,8 +12,8 @@ use super::index;
 use super::memory::{Backing, MemoryError, Region};
 use super::route::KeyHasher;
 use super::schema::{self, KEY, KeySlot, LONG_INLINE, Schema};
+use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
 
 /// No slot.
 const NIL: u32 = u32::MAX;

@@ -24,8 +24,8 @@ use super::schema::{self, CHANGE, DEADLINE, Schema};
 use super::texts::Texts;
 use crate::limits::EVICT_BLOCKS_MAX;
 use crate::time::Millis;
+use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use thiserror::Error;
 
