@@ -69,12 +69,23 @@ impl Runtime {
         }
     }
 
-    fn block_on<F: Future<Output = ()> + 'static>(self, start: impl FnOnce() -> F) {
-        match self {
-            Runtime::Uring(runtime) => runtime.block_on(async move { start().await }),
-            Runtime::Epoll(runtime) => {
-                tokio::task::LocalSet::new().block_on(&runtime, async move { start().await });
+    /// As a task among those it starts: what they wake it for it does in the same turn. The runtime
+    /// looks at its own future only after a look at all sockets.
+    fn block_on<F>(self, start: impl FnOnce() -> F + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let task = async move {
+            let ended = tokio::task::spawn_local(async move { start().await }).await;
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                std::panic::resume_unwind(panic);
             }
+        };
+        match self {
+            Runtime::Uring(runtime) => runtime.block_on(task),
+            Runtime::Epoll(runtime) => tokio::task::LocalSet::new().block_on(&runtime, task),
         }
     }
 }

@@ -301,8 +301,25 @@ fn who_owned_everything_takes_it_along_and_nobody_else_goes_on() {
         assert_eq!(left.daemon.exit_code(LONG), Some(0), "{place}: {}", left.daemon.log());
         assert!(!left.peer.pump(LONG, |_| false) && left.peer.closed, "{place}");
     }
-    let mut left = dying("fault:old-sent", "fault:new-received");
-    assert!(left.new_died());
-    let died = wait_until(LONG, || left.peer.closed || !left.peer.pump(Duration::ZERO, |_| false));
-    assert!(died);
+}
+
+#[test]
+fn when_both_die_the_next_start_is_a_start_like_any_other() {
+    let pairs = [
+        ("old-sent", "new-received"),
+        ("old-sent", "new-built"),
+        ("old-sent", "new-taken"),
+        ("old-sent", "new-said"),
+        ("old-leaves", "new-said"),
+    ];
+    for (old, new) in pairs {
+        let mut left = dying(&format!("fault:{old}"), &format!("fault:{new}"));
+        assert!(left.new_died(), "{old}, {new}");
+        assert!(!left.peer.pump(LONG, |_| false) && left.peer.closed, "{old}, {new}");
+        let fresh = successor(&left.daemon, &[]);
+        left.daemon.replace(fresh);
+        let up = wait_until(LONG, || Peer::try_connect(left.daemon.address, "peer").is_some());
+        assert!(up, "{old}, {new}: {}", left.daemon.log());
+        assert_eq!(left.daemon.used(), 0);
+    }
 }
