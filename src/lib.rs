@@ -27,6 +27,13 @@
 //! ack moves the ledger; after a reconnect, resend from the first unconfirmed position (rows are
 //! read again).
 //!
+//! # A reload
+//!
+//! `-sf PIDS`: [`coordinator::instant`] asks the old process for everything it has; its shards stop
+//! between two bytes and export their sessions ([`shard`], `handover.rs`) and tables
+//! ([`table`], `export.rs`). Any doubt, and `coordinator::handover` teaches by the peers protocol
+//! instead, with the timers of [`resync::handover`].
+//!
 //! # Words
 //!
 //! *peer* another node; *session* one connection to it; *lesson* a full resync (teach, learn);

@@ -8,7 +8,7 @@
 //! old one may take it back and goes on as if nothing had happened, which it does when the new one
 //! dies, says no, or takes too long; afterwards it touches nothing and leaves. Whoever dies at
 //! whatever step, exactly one owner is left among those alive. Rule: any doubt is a no, and the
-//! hand-over by the protocol follows ([`super::handover`]).
+//! hand-over by the protocol follows (`super::handover`).
 //!
 //! | step | old | new |
 //! |---|---|---|

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Everything of an old process, received and checked, but not ours before [`Heirs::claim`].
+/// Everything of an old process, received and checked, but not ours before `Heirs::claim`.
 pub struct Takeover {
     /// What becomes of it is decided here.
     claim: Claim,
