@@ -4,8 +4,7 @@
 //! received and is on its way between shards is applied, nothing new begins. Once all are at rest
 //! ([`Step::Probe`]), each is exported ([`Step::Export`]). From then on it touches nothing: either
 //! it is thawed ([`Step::Thaw`]) and goes on as if nothing had happened, or the process ends and
-//! the other one has taken its place. Rule: nothing of this needs a peer's help, or takes longer
-//! for a larger table.
+//! the other one has taken its place. Rule: nothing of this needs a peer's help, or looks at rows.
 
 use super::apply::SectionTables;
 use super::connection::{ConnIo, Halted, Tx};
@@ -15,7 +14,6 @@ use super::scan::LessonState;
 use super::{Conn, Control, LessonOut, SessionId, Shard, ShardEvent, ShardParams};
 use crate::Millis;
 use crate::engine::{Clock, Stream};
-
 use crate::session::{Ledger, NotAtRest, Session, SessionState};
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@
 //! and then takes the token, of which there is one: whoever takes it is the owner. Until then the
 //! old one may take it back and goes on as if nothing had happened, which it does when the new one
 //! dies, says no, or takes too long; afterwards it touches nothing and leaves. Whoever dies at
-//! whatever step, exactly one owner is left among those alive. Rule: any doubt is a no, and the
+//! whatever step, there are never two owners; who dies as the owner leaves none. Rule: any doubt is a no, and the
 //! hand-over by the protocol follows (`super::handover`).
 //!
 //! | step | old | new |
@@ -18,7 +18,7 @@
 //! | 4 | | takes the token, says so, goes to work |
 //! | 5 | leaves (exit 0), or takes the token back and goes on | |
 //!
-//! Time does not depend on the size of the tables: their memory is mapped, not copied.
+//! Tables are mapped, not copied: of a row only some bits beside it travel (`table::export`).
 
 mod hold;
 mod offer;
