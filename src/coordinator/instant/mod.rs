@@ -7,8 +7,8 @@
 //! and then takes the token, of which there is one: whoever takes it is the owner. Until then the
 //! old one may take it back and goes on as if nothing had happened, which it does when the new one
 //! dies, says no, or takes too long; afterwards it touches nothing and leaves. Whoever dies at
-//! whatever step, there are never two owners; who dies as the owner leaves none. Rule: any doubt is a no, and the
-//! hand-over by the protocol follows (`super::handover`).
+//! whatever step, there are never two owners; who dies as the owner leaves none. Rule: any doubt
+//! is a no, and the hand-over by the protocol follows (`super::handover`).
 //!
 //! | step | old | new |
 //! |---|---|---|
