@@ -15,6 +15,13 @@ use crate::harness::{Lab, Process, each_node, each_version, eventually, newest, 
 
 const SLACK: Slack = Slack { rate: 0, exp_ms: 5000 };
 
+/// How the node's processes hand over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Protocol,
+    Instant,
+}
+
 fn configs(lab: &Lab) -> (Config, Config) {
     let (hap, node) = (lab.member("hap"), lab.member("node"));
     let tables = all_tables(lab.version.number);
@@ -170,10 +177,23 @@ fn haproxy_reloads_at_any_age_beside_the_node() {
 
 /// A pair whose HAProxy and node know each other, with entries of both.
 fn pair(lab: &Lab, entries: usize) -> (Process, Process) {
-    let (hap_config, node_config) = configs(lab);
-    let node = start(lab, &node_config);
-    let hap = lab.haproxy(&hap_config);
-    together(&hap, &node);
+    pair_of(lab, Way::Protocol, ["hap", "node"], entries)
+}
+
+/// The same with these names, and a node that reloads in this way.
+fn pair_of(lab: &Lab, way: Way, names: [&str; 2], entries: usize) -> (Process, Process) {
+    let members = names.map(|name| lab.member(name));
+    let tables = all_tables(lab.version.number);
+    let node_config = Config::new(&[&members[1], &members[0]]).tables(&tables);
+    let node = match way {
+        Way::Protocol => start(lab, &node_config),
+        Way::Instant => lab.node(&node_config),
+    };
+    let hap = lab.haproxy(&Config::new(&[&members[0], &members[1]]).tables(&tables));
+    eventually(15, "a session on both sides", || {
+        hap.cli().established(SECTION, names[1])?;
+        node.cli().established(SECTION, names[0])
+    });
     fill(&hap, "h", entries, 1);
     fill(&node, "n", entries, 5);
     eventually(10, "the node has everything", || has(&node, "h", entries, 1));
@@ -374,8 +394,11 @@ impl Flow {
     }
 }
 
+/// Seconds of a storm.
+const STORM: u64 = 60;
+
 /// Five reloads a second for a minute, while updates flow from a HAProxy: the last value of every
-/// key is there, and what only the node knew is there, too.
+/// key is there, and what only the node knew is there, too. By both ways, at the same time.
 #[test]
 fn a_storm_of_reloads_loses_no_update() {
     each_node("a storm of reloads", |lab| {
@@ -383,47 +406,82 @@ fn a_storm_of_reloads_loses_no_update() {
             return;
         }
         assert_eq!(lab.version.name, newest().name);
-        let (hap, mut node) = pair(lab, 2_000);
-        // A HAProxy that still learns lets a lesson overwrite what it has changed itself.
-        up_to_date(&hap);
-        let stickring = PathBuf::from(env!("CARGO_BIN_EXE_stickring"));
-        let flow = Flow { stop: AtomicBool::new(false), sent: Mutex::default() };
-        let seconds = 60;
-        let mut reloads = 0u64;
-        let mut gone: Vec<Process> = Vec::new();
         std::thread::scope(|scope| {
-            let running = scope.spawn(|| flow.run(&hap));
-            let begin = Instant::now();
-            while begin.elapsed() < Duration::from_secs(seconds) {
-                let new = lab.succeed(&node, &stickring);
-                gone.push(std::mem::replace(&mut node, new));
-                gone.retain_mut(Process::alive);
-                assert!(gone.len() < 40, "{} old processes are still there", gone.len());
-                reloads += 1;
-                let next = Duration::from_millis(200 * reloads);
-                std::thread::sleep(next.saturating_sub(begin.elapsed()));
+            for way in [Way::Protocol, Way::Instant] {
+                scope.spawn(move || storm(lab, way));
             }
-            flow.stop.store(true, Ordering::Relaxed);
-            running.join().expect("the flow of updates");
         });
-        let (sent, last) = flow.sent.into_inner().unwrap();
-        assert!(reloads >= 290, "{reloads} reloads");
-        assert!(sent >= seconds * 1_500, "{sent} updates");
-        node.wait_for(&node.cli());
-        gone.iter_mut().for_each(Process::leave);
-        assert_eq!(last.len(), KEYS);
-        eventually(20, "every update", || {
-            let dump = node.cli().table("t_str");
-            for (key, value) in &last {
-                let key = format!("f-{key:05}");
-                let got = dump.rows.get(&key).map(|row| row.number("gpc0"));
-                if got != Some(*value) {
-                    return Err(format!("{key}: {got:?}, not {value}, of {sent}"));
-                }
-            }
-            has(&node, "h", 2_000, 1)?;
-            has(&node, "n", 2_000, 5)
-        });
-        crate::harness::announce(&format!("{reloads} reloads, {sent} updates, none lost"));
     });
+}
+
+fn storm(lab: &Lab, way: Way) {
+    let names = match way {
+        Way::Protocol => ["hap", "node"],
+        Way::Instant => ["hap2", "node2"],
+    };
+    let (hap, mut node) = pair_of(lab, way, names, 2_000);
+    // A HAProxy that still learns lets a lesson overwrite what it has changed itself.
+    up_to_date(&hap);
+    let session = || hap.cli().established(SECTION, names[1]);
+    let before = eventually(5, "the session", session);
+    let flow = Flow { stop: AtomicBool::new(false), sent: Mutex::default() };
+    let mut reloads = 0;
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| flow.run(&hap));
+        reloads = reload_for(lab, way, &mut node);
+        flow.stop.store(true, Ordering::Relaxed);
+        running.join().expect("the flow of updates");
+    });
+    let (sent, last) = flow.sent.into_inner().unwrap();
+    assert!(reloads >= STORM * 5 - 10, "{way:?}: {reloads} reloads");
+    assert!(sent >= STORM * 1_500, "{way:?}: {sent} updates");
+    assert_eq!(last.len(), KEYS);
+    eventually(20, "every update", || {
+        let dump = node.cli().table("t_str");
+        for (key, value) in &last {
+            let key = format!("f-{key:05}");
+            let got = dump.rows.get(&key).map(|row| row.number("gpc0"));
+            if got != Some(*value) {
+                return Err(format!("{way:?}: {key}: {got:?}, not {value}, of {sent}"));
+            }
+        }
+        has(&node, "h", 2_000, 1)?;
+        has(&node, "n", 2_000, 5)
+    });
+    let log = node.log();
+    let instant = log.matches(": instant, finished,").count() as u64;
+    if way == Way::Instant {
+        // Every one of them went that way, and HAProxy noticed none.
+        assert_eq!(instant, reloads, "{log}");
+        let after = eventually(5, "the session", session);
+        for counter in ["new_conn", "no_hbt", "proto_err", "coll"] {
+            assert_eq!(before.number(counter), after.number(counter), "{counter}: {after:?}");
+        }
+    } else {
+        assert_eq!(instant, 0, "{log}");
+    }
+    crate::harness::announce(&format!("{way:?}: {reloads} reloads, {sent} updates, none lost"));
+}
+
+/// Five reloads a second for as long as a storm lasts; how many.
+fn reload_for(lab: &Lab, way: Way, node: &mut Process) -> u64 {
+    let stickring = PathBuf::from(env!("CARGO_BIN_EXE_stickring"));
+    let (begin, mut reloads) = (Instant::now(), 0);
+    let mut gone: Vec<Process> = Vec::new();
+    while begin.elapsed() < Duration::from_secs(STORM) {
+        let new = lab.succeed(node, &stickring);
+        gone.push(std::mem::replace(node, new));
+        if way == Way::Instant {
+            // Who has not begun to take over yet cannot be asked.
+            gone.drain(..).for_each(|mut old| old.leave());
+        }
+        gone.retain_mut(Process::alive);
+        assert!(gone.len() < 40, "{} old processes are still there", gone.len());
+        reloads += 1;
+        let next = Duration::from_millis(200 * reloads);
+        std::thread::sleep(next.saturating_sub(begin.elapsed()));
+    }
+    node.wait_for(&node.cli());
+    gone.iter_mut().for_each(Process::leave);
+    reloads
 }
