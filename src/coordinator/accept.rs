@@ -1,8 +1,9 @@
 //! Connections in: bounded in number and time until their hello is valid.
 
+use super::admit::Admitted;
 use super::instant::Hold;
 use super::listeners::Door;
-use super::peers::{Admitted, Established};
+use super::peers::Established;
 use super::{Node, Shared};
 use crate::engine::socket::{Fresh, Listener, Origin};
 use crate::limits::{ACCEPT_PAUSE_MS, HANDSHAKES_MAX};

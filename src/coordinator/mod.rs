@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `peers.rs` | sections, peers, which session counts, logs about them |
+//! | `admit.rs` | which peers may come |
 //! | `accept.rs` | connections in, and their hello |
 //! | `dial.rs` | connections out |
 //! | `handover.rs` | the tables' way from an old process to a new one |
@@ -24,6 +25,7 @@
 //! | `worker.rs` | what a master asks of its worker |
 
 mod accept;
+mod admit;
 mod cli;
 mod commands;
 mod dial;

@@ -1,20 +1,19 @@
-//! Sections and their peers: who is admitted, which session counts, what is said about it.
+//! Sections and their peers: which session counts, what is said about it.
 
 use super::handover::Leaving;
 use super::{Node, report};
 use crate::Millis;
 use crate::config::{Address, PeersSection};
 use crate::engine::socket::{Fresh, Origin};
-use crate::limits::DYNAMIC_PEERS_MAX;
 use crate::observe::handover::{HandoverNumbers, Outcome};
 use crate::observe::log::Level;
 use crate::resync::Section as Brain;
 use crate::resync::section::{Action, SessionUp};
 use crate::runtime_api::show_errors::ErrorEvent;
-use crate::session::link::{Admission, Dial, Down, Link, Ticket};
+use crate::session::link::{Dial, Down, Link, Ticket};
 use crate::session::{CloseReason, Ledger, SessionError, SessionParams};
 use crate::shard::{Control, KeyFilter, Open, SessionId, ShardEvent};
-use crate::wire::hello::{Printable, Status};
+use crate::wire::hello::Printable;
 use std::sync::atomic::Ordering;
 
 /// One `peers` section at work.
@@ -69,6 +68,8 @@ pub struct Peer {
     pub origin: Option<Origin>,
     /// Counts of its ended sessions.
     pub past: report::PastCounters,
+    /// Why its session is being ended, when that is our own decision.
+    pub retired: Option<&'static str>,
 }
 
 /// A connection whose handshake is done.
@@ -102,19 +103,6 @@ pub struct SessionInfo {
     pub since: Millis,
 }
 
-/// What a valid hello is answered with.
-pub enum Admitted {
-    /// 200, and the session goes on under this peer and ticket.
-    Yes {
-        /// Peer in the section.
-        peer: usize,
-        /// Names the connection.
-        ticket: Ticket,
-    },
-    /// This status, then the end.
-    No(Status),
-}
-
 impl Section {
     /// A section of the configuration, at its start. `has_old_process`: one was told to hand over
     /// to us. `strangers`: `accept-peers` admits some.
@@ -140,6 +128,7 @@ impl Section {
             waiting: None,
             origin: None,
             past: report::PastCounters::default(),
+            retired: None,
         };
         let mut peers = vec![peer(&spec.local, true, seed)];
         let remotes = spec.remotes.iter().filter(|p| !p.disabled);
@@ -179,74 +168,12 @@ impl Peer {
             waiting: None,
             origin: None,
             past: report::PastCounters::default(),
+            retired: None,
         }
     }
 }
 
 impl Node {
-    /// Decides on a valid hello from `origin`.
-    pub(super) fn admit(
-        &mut self,
-        section: usize,
-        name: &[u8],
-        minor: u8,
-        origin: &Origin,
-        now: Millis,
-    ) -> Admitted {
-        let Some(peer) = self.find_or_add_peer(section, name, origin) else {
-            let (name, index) = (Printable::new(name), section);
-            let section = &self.sections[section].name;
-            self.log_section(
-                index,
-                Level::Warning,
-                &format!(
-                    "Peer '{name}' from {origin} refused: not in peers section '{section}' (504)."
-                ),
-            );
-            return Admitted::No(Status::UnknownPeer);
-        };
-        let entry = &mut self.sections[section].peers[peer];
-        match entry.link.accept(minor, now) {
-            Admission::TryAgain => Admitted::No(Status::TryAgain),
-            Admission::Admit { ticket, .. } => {
-                entry.origin = Some(origin.clone());
-                if let Some(id) = entry.session {
-                    self.end_session(id);
-                }
-                Admitted::Yes { peer, ticket }
-            }
-        }
-    }
-
-    fn find_or_add_peer(&mut self, section: usize, name: &[u8], origin: &Origin) -> Option<usize> {
-        let max = (self.config.stickring.accept_peers_max as usize).min(DYNAMIC_PEERS_MAX);
-        let entry = &mut self.sections[section];
-        if let Some(at) = entry.peers.iter().position(|p| p.name.as_bytes() == name) {
-            return Some(at);
-        }
-        let allowed = self.config.stickring.accept_peers.iter().any(|from| match origin.ip() {
-            Some(ip) => from.contains(ip),
-            None => matches!(from, crate::config::AcceptFrom::Unix),
-        });
-        let name = std::str::from_utf8(name).ok().filter(|n| !n.is_empty() && n.len() <= 255)?;
-        if !allowed || name.chars().any(char::is_control) {
-            return None;
-        }
-        let mut peer = Peer::dynamic(name, self.seed ^ self.next_session);
-        if entry.peers.iter().filter(|p| p.dynamic).count() < max {
-            entry.peers.push(peer);
-            return Some(entry.peers.len() - 1);
-        }
-        // Full: one that is gone makes room. Its number stays, since sessions and tickets carry it.
-        let gone = entry.peers.iter_mut().enumerate().find(|(_, p)| {
-            p.dynamic && p.session.is_none() && p.waiting.is_none() && p.link.current().is_none()
-        });
-        let (at, slot) = gone?;
-        std::mem::swap(&mut slot.link, &mut peer.link);
-        *slot = peer;
-        Some(at)
-    }
-
     /// A handshake is done: the session moves to its home, once its predecessor has left there.
     pub(super) fn established(
         &mut self,
@@ -524,16 +451,19 @@ impl Node {
         peer.ledger = Some(ledger);
         peer.past.add(counters);
         let (local, stopping) = (peer.local, self.stopping);
-        let replaced = !peer.link.counts(info.ticket);
+        let (replaced, retired) = (!peer.link.counts(info.ticket), peer.retired.take());
+        let down = if retired.is_some() { Down::Ours } else { down };
         peer.link.down(info.ticket, down, now);
         let waiting = peer.waiting.take();
         let why = match close {
             Some(reason) => reason.to_string(),
+            None if let Some(why) = retired => why.to_string(),
             None if replaced => "replaced by a newer connection".to_string(),
             None if stopping && !local => "stopping".to_string(),
             None => socket.to_string(),
         };
-        let level = if replaced || stopping { Level::Notice } else { Level::Warning };
+        let level =
+            if replaced || stopping || retired.is_some() { Level::Notice } else { Level::Warning };
         if local {
             self.successor_down(info.section, now);
         }

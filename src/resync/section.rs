@@ -124,6 +124,11 @@ impl Section {
         section
     }
 
+    /// The number of remote peers that are configured is another one from now on.
+    pub fn set_remotes(&mut self, remotes: usize) {
+        self.has_remotes = remotes > 0;
+    }
+
     /// A session was established.
     pub fn session_up(&mut self, up: SessionUp, now: Millis) {
         if up.local {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::compare::{Slack, become_equal};
 use crate::config::{Config, SECTION, all_tables};
-use crate::harness::{each_version, eventually, pause};
+use crate::harness::{Process, each_version, eventually, pause};
+use crate::stats::PeerState;
 
 /// Reloads of the storm, five a second.
 const RELOADS: usize = 40;
@@ -66,6 +67,72 @@ fn a_storm_of_reloads_loses_no_entry_and_no_session() {
         let log = node_side.log();
         let instant = log.matches(": instant, finished,").count();
         assert_eq!((instant, log.matches(" is DOWN ").count()), (RELOADS, down_before(&log)));
+    });
+}
+
+/// What belongs to a session's connection and stays when it goes on.
+fn connections(session: &PeerState) -> [u64; 4] {
+    ["new_conn", "no_hbt", "proto_err", "coll"].map(|counter| session.number(counter))
+}
+
+#[test]
+fn a_peer_is_added_and_removed_by_reloads_and_the_other_one_notices_nothing() {
+    each_version("reloads that add and remove a peer", (2, 5), |lab| {
+        let [hap, more, node] = ["hap", "more", "node"].map(|name| lab.member(name));
+        let tables = all_tables(lab.version.number);
+        let one = Config::new(&[&node, &hap]).tables(&tables);
+        let both = Config::new(&[&node, &more, &hap]).tables(&tables);
+        let mut node_side = lab.node(&one);
+        let hap_side = lab.haproxy(&Config::new(&[&hap, &node]).tables(&tables));
+        let more_side = lab.haproxy(&Config::new(&[&more, &node]).tables(&tables));
+        let up = || hap_side.cli().established(SECTION, "node");
+        eventually(12, "a session", up);
+        // After a collision the winner may still be cut once.
+        pause(2_500);
+        let before = eventually(5, "the session after a collision", up);
+        let fill = |name: &str| {
+            let rows = (0..1_000).map(|n| format!("set table t_str key {name}-{n} data.gpc0 {n}"));
+            hap_side.cli().batch(rows);
+        };
+        let all = |process: &Process, count: usize| {
+            let used = process.cli().used("t_str")?;
+            (used == count).then_some(()).ok_or_else(|| format!("{used} of {count}"))
+        };
+        fill("a");
+        eventually(10, "all in the node", || all(&node_side, 1_000));
+        let file = lab.path("node.cfg");
+        let socket = lab.path("node.sock");
+        for round in 1..=2 {
+            std::fs::write(&file, both.render(&socket)).expect("config file");
+            node_side = lab.reload(&mut node_side);
+            let there = || node_side.cli().established(SECTION, "more");
+            eventually(15, "a session with the second HAProxy", there);
+            node_side.cli().must(&format!("set table t_int key {round} data.gpc0 7"));
+            for process in [&hap_side, &more_side] {
+                eventually(10, "the node's change", || {
+                    let row = process.cli().row("t_int", &round.to_string());
+                    row.map(|_| ()).ok_or_else(|| "not there".to_owned())
+                });
+            }
+            std::fs::write(&file, one.render(&socket)).expect("config file");
+            node_side = lab.reload(&mut node_side);
+            eventually(10, "the end of the session with the second HAProxy", || {
+                match more_side.cli().established(SECTION, "node") {
+                    Ok(_) => Err("still there".to_owned()),
+                    Err(_) => Ok(()),
+                }
+            });
+            let peers = node_side.cli().ask(&format!("show peers {SECTION}"));
+            assert!(!peers.contains("id=more"), "{peers}");
+        }
+        fill("b");
+        eventually(10, "all in the node", || all(&node_side, 2_000));
+        become_equal(&hap_side, &node_side, "t_str", Slack { rate: 0, exp_ms: 5000 }, 20);
+        let after = eventually(5, "the session", up);
+        assert_eq!(connections(&before), connections(&after), "{after:?}");
+        let log = node_side.log();
+        let gone = log.matches("more is DOWN (not in the configuration any more)").count();
+        assert_eq!((log.matches(": instant, finished,").count(), gone), (4, 2), "{log}");
     });
 }
 

@@ -8,17 +8,17 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 use stickring::wire::message::Control;
 
-const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(20);
 const KIND: Kind = Kind { engine: "auto", shards: 2 };
 
 /// Starts a successor, which says how it went when it is up.
-fn successor(daemon: &Daemon, args: &[&str]) -> Child {
+pub fn successor(daemon: &Daemon, args: &[&str]) -> Child {
     let pid = daemon.pid().to_string();
     daemon.launch(&[&["-sf", &pid], args].concat())
 }
 
 /// Has another process take over, and waits until the old one has left.
-fn reload(daemon: &Daemon) {
+pub fn reload(daemon: &Daemon) {
     let new = successor(daemon, &[]);
     let pid = daemon.pid();
     assert_eq!(daemon.exit_code(LONG), Some(0), "{:?}: {}", daemon.kind, daemon.log());
@@ -27,7 +27,7 @@ fn reload(daemon: &Daemon) {
     assert!(wait_until(LONG, || daemon.log().contains(&said)), "{}", daemon.log());
 }
 
-fn rows(n: u32, value: u64) -> HashMap<u32, u64> {
+pub fn rows(n: u32, value: u64) -> HashMap<u32, u64> {
     (1..=n).map(|key| (key, value)).collect()
 }
 
@@ -141,7 +141,7 @@ fn connections_in_the_queue_are_taken_by_the_new_process() {
 }
 
 #[test]
-fn reloads_that_overtake_each_other_end_with_one_process_and_every_session() {
+pub fn reloads_that_overtake_each_other_end_with_one_process_and_every_session() {
     on(&ENGINES, |daemon| {
         let mut peer = Peer::connect(daemon, "peer");
         daemon.set((1..=50).map(|key| (key, 5)));

@@ -12,3 +12,4 @@ mod ends;
 mod handover;
 mod instant;
 mod lessons;
+mod reshape;

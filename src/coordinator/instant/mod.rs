@@ -18,86 +18,29 @@
 //! | 4 | | takes the token, says so, goes to work |
 //! | 5 | leaves (exit 0), or takes the token back and goes on | |
 //!
+//! A reload mostly happens because the configuration has changed: which differences are no doubt
+//! says `shape.rs`.
+//!
 //! Tables are mapped, not copied: of a row only some bits beside it travel (`table::export`).
 
 mod hold;
 mod offer;
+mod shape;
 mod state;
 mod take;
 
 pub use hold::Hold;
 pub use offer::{listen, offer};
+use shape::Shape;
 pub use state::{ListenerState, NodeState};
 pub use take::{Legacy, Takeover, take_over};
 
-use crate::config::Config;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The first bytes of a question. The digits count the layouts of everything that is handed over,
 /// memory of tables included: another one means another program.
-const MAGIC: &[u8; 16] = b"stickring-inst-2";
-
-/// What two processes must have in common.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
-    version: String,
-    shards: usize,
-    localpeer: String,
-    /// Tables with their sections and numbers.
-    tables: Vec<String>,
-    /// Sections and their peers.
-    peers: Vec<String>,
-    /// How tables are created from definitions.
-    learned: String,
-}
-
-impl Shape {
-    /// The shape of a process with this configuration and number of shards.
-    pub fn of(config: &Config, shards: usize) -> Shape {
-        let tables = config.tables.iter();
-        let table = |t: &crate::config::TableDecl| {
-            format!("{:?} of section {:?} as {}", t.spec, t.section, t.local_id)
-        };
-        let peers = config.peers.iter().flat_map(|section| {
-            let (name, shards) = (&section.name, section.shards);
-            let all = std::iter::once(&section.local).chain(&section.remotes);
-            all.map(move |p| {
-                let (address, source) = (&p.address, &p.source);
-                format!(
-                    "{name} shards {shards} peer {} {address:?} {source:?} {:?} {} {}",
-                    p.name, p.source_interface, p.shard, p.disabled
-                )
-            })
-        });
-        Shape {
-            version: crate::VERSION.to_string(),
-            shards,
-            localpeer: config.localpeer.clone(),
-            tables: tables.map(table).collect(),
-            peers: peers.collect(),
-            learned: format!("{:?}", config.stickring.auto_tables),
-        }
-    }
-
-    /// Why a process of this shape cannot go on for one of the `other`.
-    fn differs_from(&self, other: &Shape) -> Option<String> {
-        if self.version != other.version {
-            return Some(format!("versions differ ({} and {})", self.version, other.version));
-        }
-        if self.shards != other.shards {
-            return Some(format!("{} and {} shards", self.shards, other.shards));
-        }
-        let what = match () {
-            () if self.localpeer != other.localpeer => "local peer's name",
-            () if self.tables != other.tables => "tables",
-            () if self.peers != other.peers => "peers",
-            () if self.learned != other.learned => "auto-tables",
-            () => return None,
-        };
-        Some(format!("configurations differ ({what})"))
-    }
-}
+const MAGIC: &[u8; 16] = b"stickring-inst-3";
 
 /// The old process's answer.
 #[derive(Debug, Serialize, Deserialize)]

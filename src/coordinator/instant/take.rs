@@ -92,6 +92,7 @@ fn ask(pid: i32, config: &Config, shards: usize) -> Result<Takeover, String> {
         return Err("the state is damaged".to_string());
     }
     let bundle: Bundle = postcard::from_bytes(&state).map_err(|e| format!("state: {e}"))?;
+    bundle.node.fits(config)?;
     let listeners = bundle.listeners.into_iter().map(|l| Ok((l, next()?)));
     let listeners = listeners.collect::<Result<Vec<_>, String>>()?;
     let mut parts = Vec::new();
