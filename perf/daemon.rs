@@ -245,6 +245,11 @@ impl Daemon {
         let name = subject.name.clone();
         let mut daemon = Daemon { child, folder, address, socket, name };
         daemon.wait_ready()?;
+        let cpus = pin::of(daemon.pid());
+        if !setup.cpus.is_empty() && cpus != setup.cpus {
+            // It would share the generator's, and every figure would be wrong.
+            return fail(format!("{} has CPUs {cpus:?}, not {:?}", daemon.name, setup.cpus));
+        }
         Ok(daemon)
     }
 

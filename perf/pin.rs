@@ -3,11 +3,20 @@
 //! Owns nothing. Called by `main` for the generator and by the daemons' start. Rule: what cannot be
 //! pinned runs where the system puts it, and the report says which CPUs were asked for.
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 /// CPUs this thread may use.
 pub fn allowed() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
+    allowed_of(None)
+}
+
+/// CPUs that process may use.
+pub fn of(pid: u32) -> Vec<usize> {
+    allowed_of(i32::try_from(pid).ok().and_then(Pid::from_raw))
+}
+
+fn allowed_of(pid: Option<Pid>) -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(pid) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|c| set.is_set(*c)).collect()
 }
 

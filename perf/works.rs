@@ -30,6 +30,8 @@ pub struct Lab {
     pub daemon_cpus: Vec<usize>,
     /// CPUs of the generator; none: not pinned.
     pub generator_cpus: Vec<usize>,
+    /// All CPUs this process might use when it began: later it has pinned itself to some of them.
+    allowed: Vec<usize>,
     keys: Keys,
 }
 
@@ -51,9 +53,10 @@ impl Lab {
         }
         let names = subjects.iter().map(|s| format!("{} ({})", s.name, s.version));
         println!("measuring: {}", names.collect::<Vec<_>>().join(", "));
-        let (daemon_cpus, generator_cpus) = cpus(options, options.threads);
+        let allowed = pin::allowed();
+        let (daemon_cpus, generator_cpus) = cpus(&allowed, options, options.threads);
         let keys = if options.seq { Keys::sequential() } else { Keys::random(options.seed) };
-        Ok(Lab { subjects, daemon_cpus, generator_cpus, keys })
+        Ok(Lab { subjects, daemon_cpus, generator_cpus, allowed, keys })
     }
 
     /// The works of the subcommand.
@@ -109,7 +112,7 @@ impl Lab {
     }
 
     fn setup(&self, options: &Options, keys: u32, threads: usize) -> Setup {
-        let (daemon, _) = cpus(options, threads);
+        let (daemon, _) = cpus(&self.allowed, options, threads);
         Setup::new(keys, threads, &daemon)
     }
 
@@ -303,8 +306,7 @@ fn short(n: u32) -> String {
 }
 
 /// CPUs of daemons and generator.
-fn cpus(options: &Options, threads: usize) -> (Vec<usize>, Vec<usize>) {
-    let allowed = pin::allowed();
+fn cpus(allowed: &[usize], options: &Options, threads: usize) -> (Vec<usize>, Vec<usize>) {
     if options.no_pin || allowed.len() < 2 {
         return (Vec::new(), Vec::new());
     }
@@ -321,4 +323,28 @@ fn cpus(options: &Options, threads: usize) -> (Vec<usize>, Vec<usize>) {
         generator.extend(allowed.last());
     }
     (daemon, generator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[test]
+    fn a_pinned_generator_leaves_the_daemon_its_own_cpu() {
+        let options = Options::try_parse_from(["stickring-load", "learn"]).expect("options");
+        let allowed = pin::allowed();
+        let (daemon_cpus, generator_cpus) = cpus(&allowed, &options, 1);
+        let lab = Lab {
+            subjects: Vec::new(),
+            daemon_cpus: daemon_cpus.clone(),
+            generator_cpus: generator_cpus.clone(),
+            allowed: allowed.clone(),
+            keys: Keys::sequential(),
+        };
+        let setup = pin::on(&generator_cpus, || lab.setup(&options, 0, 1));
+        assert_eq!(setup.cpus, daemon_cpus);
+        assert_eq!(setup.cpus.is_empty(), allowed.len() < 2);
+        assert!(generator_cpus.iter().all(|c| !setup.cpus.contains(c)));
+    }
 }
