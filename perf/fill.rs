@@ -169,7 +169,7 @@ const WARM_EACH: [usize; 2] = [256, 64];
 /// Touches as much free memory as the daemon is about to take, and frees it. On a virtual machine
 /// that gives free memory back to its host, whoever is first to touch it again waits for the host;
 /// without this, that would be the daemon, and now and then half of its time.
-fn warm(keys: u32) -> Outcome<()> {
+pub fn warm(keys: u32) -> Outcome<()> {
     let [small, huge] = WARM_EACH.map(|each| keys as usize * each);
     let mut memory = vec![0u8; small];
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);

@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use stickring::wire::{Definition, KeyShape, Message, Update, message};
 
 use crate::daemon::{Daemon, Setup, Subject};
-use crate::fill::{join, take};
+use crate::fill::{join, take, warm};
 use crate::keys::Keys;
 use crate::model::{Model, Origin, TABLE, TABLE_ID};
 use crate::peer::{HEARTBEAT, Peer};
@@ -284,6 +284,7 @@ pub fn run(subject: &Subject, setup: &Setup, order: Keys, plan: &Plan) -> Outcom
         receivers.push(Receiver { peer, arrived: 0, uid: 0, table: None });
     }
     let mut source = Source::new(&daemon, plan)?;
+    warm(plan.changes_max())?;
     let before = daemon.usage()?;
     let driven = drive(&mut source, &mut receivers, &model, plan)?;
     let used = daemon.usage()?.since(before);
