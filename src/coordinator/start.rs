@@ -1,6 +1,6 @@
 //! From a checked configuration to running shards, and back to an exit code.
 
-use super::instant::{self, Legacy, Takeover};
+use super::instant::{self, Legacy, NodeState, Takeover};
 use super::peers::Section;
 use super::signals::{catch, wait_for_signals};
 use super::{Logger, Node, Shards, accept, cli, report, worker};
@@ -186,10 +186,13 @@ pub fn start(mut setup: Setup, ready: impl FnOnce()) -> Result<i32, StartError> 
     };
     let mut inherited = inherited.into_iter();
     let sections = setup.config.peers.len();
-    let up_to_date: Arc<Vec<AtomicBool>> =
-        Arc::new((0..sections).map(|_| AtomicBool::new(false)).collect());
-    let waits: Arc<Vec<AtomicBool>> =
-        Arc::new((0..sections).map(|_| AtomicBool::new(false)).collect());
+    // Shards with sessions go to work before the coordinator does: they must not take a section for
+    // one that waits for nobody, or is not up to date.
+    let flags = |inherited: fn(&NodeState, usize) -> bool| {
+        let flag = |section| legacy.as_ref().is_some_and(|l| inherited(&l.node, section));
+        Arc::new((0..sections).map(|section| AtomicBool::new(flag(section))).collect::<Vec<_>>())
+    };
+    let (up_to_date, waits) = (flags(NodeState::up_to_date), flags(NodeState::holds_remotes));
     let bells: Arc<Vec<Doorbell>> = Arc::new((0..shards).map(|_| Doorbell::default()).collect());
     let (events_tx, events_rx) = mpsc::channel(EVENT_SLOTS);
     let (mut control, mut params) = (Vec::new(), Vec::new());

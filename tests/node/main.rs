@@ -13,3 +13,4 @@ mod handover;
 mod instant;
 mod lessons;
 mod reshape;
+mod storms;

@@ -103,6 +103,16 @@ impl NodeState {
         Ok(())
     }
 
+    /// Whether a section is up to date.
+    pub fn up_to_date(&self, section: usize) -> bool {
+        self.sections.get(section).is_some_and(|s| s.brain.up_to_date())
+    }
+
+    /// Whether updates of a section's remotes wait for an old process's lesson.
+    pub fn holds_remotes(&self, section: usize) -> bool {
+        self.sections.get(section).is_some_and(|s| s.brain.holds_remotes())
+    }
+
     /// Section and definition of the tables that were learned, in order.
     pub fn learned(&self) -> &[(usize, Bytes)] {
         &self.learned
