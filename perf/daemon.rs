@@ -25,11 +25,24 @@ pub const NODE: &str = "node";
 pub const GENERATORS: usize = 18;
 /// A daemon that does not answer by then has failed to start.
 const START_MAX: Duration = Duration::from_secs(20);
+/// Between two looks at one that starts: short against the start, which `reload` measures.
+const START_LOOK: Duration = Duration::from_millis(1);
 
 /// Name of generator `n`, from 1.
 pub fn generator(n: usize) -> String {
     assert!((1..=GENERATORS).contains(&n), "generator {n} is not in the configuration");
     format!("lg{n}")
+}
+
+/// What a subject's configuration has beside the common one; its name says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Nothing.
+    Plain,
+    /// HAProxy with 128 KiB buffers and 10000 updates at once.
+    Tuned,
+    /// stickring whose reloads go by the peers protocol, as HAProxy's (`instant-reload off`).
+    ByProtocol,
 }
 
 /// A program to measure, as it is to be configured.
@@ -42,8 +55,8 @@ pub struct Subject {
     program: PathBuf,
     /// It is stickring.
     pub ours: bool,
-    /// HAProxy with 128 KiB buffers and 10000 updates at once.
-    pub tuned: bool,
+    /// How it is configured.
+    pub variant: Variant,
 }
 
 impl Subject {
@@ -55,21 +68,21 @@ impl Subject {
         Some(rest.split_whitespace().next()?.to_owned())
     }
 
-    /// The same program with HAProxy's peers tuning.
-    pub fn tuned(&self) -> Subject {
-        Subject { name: format!("{} tuned", self.name), tuned: true, ..self.clone() }
+    /// The same program, configured otherwise.
+    pub fn with(&self, variant: Variant) -> Subject {
+        let name = match variant {
+            Variant::Plain => self.name.clone(),
+            Variant::Tuned => format!("{} tuned", self.name),
+            Variant::ByProtocol => format!("{} by protocol", self.name),
+        };
+        Subject { name, variant, ..self.clone() }
     }
 
-    /// It knows `-sf`: a new process takes over from the old one.
-    pub fn takes_over(&self) -> bool {
-        if !self.ours {
-            return true;
-        }
-        let mut command = Command::new(&self.program);
-        command.args(["-c", "-q", "-f", "/dev/null", "-sf"]).stdin(Stdio::null());
-        let output = command.stdout(Stdio::null()).output();
-        // What it does not know it refuses by name.
-        output.is_ok_and(|o| !String::from_utf8_lossy(&o.stderr).contains("-sf"))
+    /// For tests: a subject of that name that nobody starts.
+    #[cfg(test)]
+    pub fn example(name: &str, ours: bool) -> Subject {
+        let (version, program) = ("0.0".to_owned(), PathBuf::new());
+        Subject { name: name.to_owned(), version, program, ours, variant: Variant::Plain }
     }
 
     /// stickring from this program.
@@ -77,8 +90,8 @@ impl Subject {
         let Some(version) = Subject::version_of(program) else {
             return fail(format!("{} does not run: build it first", program.display()));
         };
-        let program = program.to_owned();
-        Ok(Subject { name: "stickring".to_owned(), version, program, ours: true, tuned: false })
+        let (name, program) = ("stickring".to_owned(), program.to_owned());
+        Ok(Subject { name, version, program, ours: true, variant: Variant::Plain })
     }
 
     /// Every HAProxy below `folder` and the system's own, oldest first, each version once.
@@ -93,7 +106,8 @@ impl Subject {
             let major: Vec<&str> = version.splitn(3, '.').take(2).collect();
             let name = format!("haproxy {}", major.join("."));
             if found.iter().all(|s| s.version != version) {
-                found.push(Subject { name, version, program, ours: false, tuned: false });
+                let variant = Variant::Plain;
+                found.push(Subject { name, version, program, ours: false, variant });
             }
         }
         let order = |s: &Subject| {
@@ -195,7 +209,7 @@ fn configuration(
          stats socket {} level admin\n",
         socket.display()
     );
-    if subject.tuned {
+    if subject.variant == Variant::Tuned {
         text.push_str("    tune.bufsize 131072\n");
         // HAProxy 2.6 has no such limit.
         if !subject.version.starts_with("2.6") {
@@ -218,6 +232,9 @@ fn configuration(
          store gpc0,http_req_rate(10s) peers mesh\n\nfrontend web\n    bind {}\n",
         free_address()?
     ));
+    if subject.variant == Variant::ByProtocol {
+        text.push_str("\nstickring\n    instant-reload off\n");
+    }
     Ok(text)
 }
 
@@ -262,7 +279,7 @@ impl Daemon {
             if self.socket.exists() && self.ask("show info").is_ok_and(|t| t.contains("Pid: ")) {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(START_LOOK);
         }
         fail(format!("{} does not answer: {}", self.name, self.log()))
     }
@@ -292,6 +309,13 @@ impl Daemon {
             Some(n) => Ok(n),
             None => fail(format!("no table {TABLE} in: {text}")),
         }
+    }
+
+    /// A field of `show info`; none where the daemon has no such field.
+    pub fn info(&self, field: &str) -> Outcome<Option<String>> {
+        let text = self.ask("show info")?;
+        let mut fields = text.lines().filter_map(|l| l.split_once(':'));
+        Ok(fields.find(|(name, _)| *name == field).map(|(_, value)| value.trim().to_owned()))
     }
 
     /// Process id.

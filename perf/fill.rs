@@ -232,7 +232,11 @@ pub struct Taught {
 /// Takes everything back on a fresh session and compares it with the model. `since`: when the
 /// first of it was sent.
 pub fn take(daemon: &Daemon, model: &Model, since: Instant) -> Outcome<Taught> {
-    let mut peer = join(daemon, GENERATORS, false)?;
+    take_by(join(daemon, GENERATORS, false)?, daemon, model, since)
+}
+
+/// The same on a session that there is.
+pub fn take_by(mut peer: Peer, daemon: &Daemon, model: &Model, since: Instant) -> Outcome<Taught> {
     let before = daemon.usage()?;
     let lesson = peer.resync(model.keys)?;
     thread::sleep(REST);

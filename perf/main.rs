@@ -16,6 +16,7 @@ mod latency;
 mod model;
 mod options;
 mod peer;
+mod percentiles;
 mod pin;
 mod plot;
 mod reload;
@@ -50,7 +51,7 @@ fn run(options: &options::Options) -> Outcome<bool> {
     let shown = options::Options { stickring: None, haproxy_dir, ..options.clone() };
     let shown = options::Options { results: results_dir, ..shown };
     for work in lab.works(options) {
-        let done = rounds::run(work, options.rounds);
+        let done = rounds::run(work);
         let table = report::table(&done);
         println!("{table}");
         text.push_str(&table);
@@ -58,15 +59,7 @@ fn run(options: &options::Options) -> Outcome<bool> {
         good &= done.failures().next().is_none();
         results.push(report::json(&done));
         let Some(folder) = &folder else { continue };
-        for metric in done.metrics.iter().filter(|m| m.plotted) {
-            let name: String =
-                metric.name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-            plot::bars(&done, metric, &folder.join(format!("{}-{name}.svg", done.id)))?;
-        }
-        for (name, axes) in works::CURVES {
-            let file = format!("{}-{}.svg", done.id, name.replace(' ', "-"));
-            plot::curves(&done, name, *axes, &folder.join(file))?;
-        }
+        plot::all(&done, folder)?;
         // Written behind each work, so that a run that is ended early has kept something.
         let all = serde_json::json!({
             "date": report::date(),

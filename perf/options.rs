@@ -8,6 +8,21 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::rounds::Rounds;
+
+/// Rounds of most works.
+const ROUNDS: usize = 5;
+/// Rounds of reloads: a histogram wants many runs, and a HAProxy takes a minute or two for each.
+const RELOAD_ROUNDS: Rounds = Rounds { ours: 20, theirs: 3 };
+
+/// A number of rounds.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1_000) => Ok(n),
+        _ => Err("a number from 1 to 1000 is expected".to_owned()),
+    }
+}
+
 /// Measures peers nodes: learn, teach, latency, reload, fan-out and memory, all in one run.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "stickring-load")]
@@ -15,9 +30,13 @@ pub struct Options {
     /// What to measure.
     #[command(subcommand)]
     pub command: Command,
-    /// Rounds; in each, every daemon runs once.
-    #[arg(long, default_value_t = 5, global = true)]
-    pub rounds: usize,
+    /// Rounds; in each, every daemon runs once [default: 5; reload: 20].
+    #[arg(long, value_name = "N", value_parser = count, global = true)]
+    pub rounds: Option<usize>,
+    /// Rounds that each HAProxy takes part in, spread over the run [default: as --rounds; reload: 3
+    /// at most].
+    #[arg(long, value_name = "N", value_parser = count, global = true)]
+    pub haproxy_rounds: Option<usize>,
     /// Only subjects whose name has one of these words ("stickring", "3.4"; comma-separated).
     #[arg(long, value_delimiter = ',', global = true)]
     pub only: Vec<String>,
@@ -48,6 +67,9 @@ pub struct Options {
     /// Seconds after which a single run has failed.
     #[arg(long, default_value_t = 600, global = true)]
     pub limit: u64,
+    /// Seconds after which a reload has failed: a HAProxy may never finish one of a large table.
+    #[arg(long, default_value_t = 70, global = true)]
+    pub reload_limit: u64,
     /// Keep JSON and plots in a dated folder below --results.
     #[arg(long, global = true)]
     pub keep: bool,
@@ -108,7 +130,7 @@ pub enum Command {
     /// A new process takes over (-sf), and a killed one learns from a peer of its own kind.
     Reload {
         /// Entries, each a work of its own.
-        #[arg(long, value_delimiter = ',', default_value = "100000,1000000")]
+        #[arg(long, value_delimiter = ',', default_value = "100000,10000000")]
         keys: Vec<u32>,
     },
     /// Everything, as the published figures are made. Takes an hour or more with several HAProxys.
@@ -148,5 +170,49 @@ impl Options {
     /// When a single run has failed.
     pub fn limit(&self) -> Duration {
         Duration::from_secs(self.limit)
+    }
+
+    /// When a reload has failed.
+    pub fn reload_limit(&self) -> Duration {
+        Duration::from_secs(self.reload_limit)
+    }
+
+    /// Rounds of every work but reloads.
+    pub fn rounds(&self) -> Rounds {
+        let ours = self.rounds.unwrap_or(ROUNDS);
+        Rounds { ours, theirs: self.haproxy_rounds.unwrap_or(ours) }
+    }
+
+    /// Rounds of reloads: enough of ours for a histogram, and no more of HAProxy's than need be.
+    pub fn reload_rounds(&self) -> Rounds {
+        let ours = self.rounds.unwrap_or(RELOAD_ROUNDS.ours);
+        Rounds { ours, theirs: self.haproxy_rounds.unwrap_or(ours.min(RELOAD_ROUNDS.theirs)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(words: &str) -> [(usize, usize); 2] {
+        let words = ["stickring-load"].into_iter().chain(words.split_whitespace());
+        let options = Options::try_parse_from(words).expect("known options");
+        [options.rounds(), options.reload_rounds()].map(|r| (r.ours, r.theirs))
+    }
+
+    #[test]
+    fn reloads_have_more_rounds_of_ours_and_fewer_of_haproxy() {
+        assert_eq!(rounds("all"), [(5, 5), (20, 3)]);
+        assert_eq!(rounds("all --rounds 1"), [(1, 1), (1, 1)]);
+        assert_eq!(rounds("reload --rounds 8"), [(8, 8), (8, 3)]);
+        assert_eq!(rounds("reload --haproxy-rounds 2"), [(5, 2), (20, 2)]);
+        assert_eq!(rounds("learn --rounds 4 --haproxy-rounds 6"), [(4, 6), (4, 6)]);
+    }
+
+    #[test]
+    fn no_rounds_are_refused() {
+        for words in ["--rounds=0", "--haproxy-rounds=0", "--rounds=x"] {
+            assert!(Options::try_parse_from(["stickring-load", "all", words]).is_err(), "{words}");
+        }
     }
 }

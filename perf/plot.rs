@@ -1,4 +1,4 @@
-//! Plots as SVG: bars of medians with their spread, and curves of latencies.
+//! Plots as SVG: bars of medians with their spread, and curves by percentile.
 //!
 //! Owns nothing. Called by `main` behind each work. Rule: logarithmic axes where daemons differ by
 //! orders of magnitude, and the same colour for the same kind of daemon in every plot.
@@ -7,17 +7,21 @@ use std::path::Path;
 
 use plotters::prelude::*;
 
-use crate::daemon::Subject;
-use crate::rounds::{Finished, Metric};
+use crate::daemon::{Subject, Variant};
+use crate::rounds::{Finished, Measured, Metric};
 use crate::{Outcome, fail};
 
 const SIZE: (u32, u32) = (900, 440);
 const FONT: &str = "sans-serif";
+/// 2 is the median, 100 the slowest hundredth.
+const BY_PERCENTILE: &str = "1 / (1 - percentile)";
 
 /// stickring stands out; HAProxy's versions are shades.
 fn colour(subject: &Subject, number: usize) -> RGBColor {
-    if subject.ours {
-        return RGBColor(0xd9, 0x5f, 0x02);
+    match (subject.ours, subject.variant) {
+        (true, Variant::Plain) => return RGBColor(0xd9, 0x5f, 0x02),
+        (true, _) => return RGBColor(0xf2, 0xa6, 0x5e),
+        (false, _) => {}
     }
     let shade = 0x50 + (number as u8 % 6) * 0x14;
     RGBColor(shade, shade + 0x0c, shade + 0x28)
@@ -28,7 +32,7 @@ fn plotting<T>(result: Result<T, impl std::fmt::Display>) -> Outcome<T> {
 }
 
 /// Medians of one metric, one bar a subject, whiskers from least to greatest.
-pub fn bars(done: &Finished, metric: &Metric, file: &Path) -> Outcome<()> {
+fn bars(done: &Finished, metric: &Metric, file: &Path) -> Outcome<()> {
     let bars: Vec<_> = done
         .measured
         .iter()
@@ -83,17 +87,38 @@ pub fn bars(done: &Finished, metric: &Metric, file: &Path) -> Outcome<()> {
     plotting(area.present())
 }
 
-/// One curve a subject, from the round whose last point is the median one.
-pub fn curves(done: &Finished, name: &str, axes: (&str, &str), file: &Path) -> Outcome<()> {
-    let mut lines: Vec<(&Subject, &Vec<(f64, f64)>)> = Vec::new();
-    for m in &done.measured {
-        let mut of: Vec<_> = m.samples.iter().filter_map(|s| s.curves.get(name)).collect();
-        of.retain(|c| c.len() > 1);
-        of.sort_by(|a, b| a[a.len() - 1].1.total_cmp(&b[b.len() - 1].1));
-        if let Some(middle) = of.get(of.len() / 2) {
-            lines.push((&m.subject, middle));
-        }
+/// All plots of a work, into `folder`.
+pub fn all(done: &Finished, folder: &Path) -> Outcome<()> {
+    let letters = |c: char| if c.is_alphanumeric() { c } else { '-' };
+    let file = |what: &str, more: &str| {
+        let what: String = what.chars().map(letters).collect();
+        folder.join(format!("{}-{what}{more}.svg", done.id))
+    };
+    for metric in done.metrics.iter().filter(|m| m.plotted) {
+        bars(done, metric, &file(metric.name, ""))?;
     }
+    for metric in done.metrics.iter().filter(|m| m.histogram) {
+        let title = format!("{}: {}, all runs", done.id, metric.name);
+        let lines = |m: &Measured| m.percentiles(metric.name).map(|p| p.curve());
+        curves(done, &title, (BY_PERCENTILE, metric.name), lines, &file(metric.name, "-curve"))?;
+    }
+    for (name, unit) in crate::works::CURVES {
+        let title = format!("{}: {name}", done.id);
+        curves(done, &title, (BY_PERCENTILE, unit), |m| m.curve(name), &file(name, ""))?;
+    }
+    Ok(())
+}
+
+/// The curve of each subject that has one.
+fn curves(
+    done: &Finished,
+    title: &str,
+    axes: (&str, &str),
+    of: impl Fn(&Measured) -> Option<Vec<(f64, f64)>>,
+    file: &Path,
+) -> Outcome<()> {
+    let lines: Vec<(&Subject, Vec<(f64, f64)>)> =
+        done.measured.iter().filter_map(|m| Some((&m.subject, of(m)?))).collect();
     let points = || lines.iter().flat_map(|(_, c)| c.iter().copied()).filter(|p| p.1 > 0.0);
     if points().count() == 0 {
         return Ok(());
@@ -105,7 +130,7 @@ pub fn curves(done: &Finished, name: &str, axes: (&str, &str), file: &Path) -> O
     plotting(area.fill(&WHITE))?;
     let mut chart = plotting(
         ChartBuilder::on(&area)
-            .caption(format!("{}: {name}", done.id), (FONT, 20))
+            .caption(title, (FONT, 20))
             .margin(12)
             .margin_right(24)
             .x_label_area_size(44)
@@ -127,7 +152,7 @@ pub fn curves(done: &Finished, name: &str, axes: (&str, &str), file: &Path) -> O
     for (i, (subject, line)) in lines.iter().enumerate() {
         let stroke = colour(subject, i).stroke_width(2);
         let line = line.iter().copied().filter(|p| p.1 > 0.0);
-        plotting(chart.draw_series(LineSeries::new(line, stroke)))?
+        plotting(chart.draw_series(LineSeries::new(line, stroke).point_size(2)))?
             .label(subject.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], stroke));
     }
@@ -135,4 +160,28 @@ pub fn curves(done: &Finished, name: &str, axes: (&str, &str), file: &Path) -> O
     let labels = labels.background_style(WHITE.mix(0.8)).border_style(BLACK);
     plotting(labels.position(SeriesLabelPosition::UpperLeft).draw())?;
     plotting(area.present())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_has_a_curve_of_every_subject_with_a_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let done = crate::rounds::reloads();
+        all(&done, folder.path()).expect("plots");
+        let mut files: Vec<_> = std::fs::read_dir(folder.path())
+            .expect("a folder")
+            .map(|f| f.expect("a file").file_name().into_string().expect("a name"))
+            .collect();
+        files.sort();
+        assert_eq!(files, ["reload-s-curve.svg", "reload-s.svg"]);
+        let svg = std::fs::read_to_string(folder.path().join(&files[0])).expect("a plot");
+        // A point for each of the 21 runs; both names, the axis and the title.
+        assert_eq!(svg.matches("<circle").count(), 21);
+        for text in ["stickring", "haproxy 3.4", "1 / (1 - percentile)", "reload: s, all runs"] {
+            assert!(svg.contains(text), "{text}");
+        }
+    }
 }

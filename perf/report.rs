@@ -1,7 +1,8 @@
 //! Figures for people and for programs: the table, the JSON, and where they are kept.
 //!
 //! Owns nothing. Called by `main` behind each work. Rule: a figure is a median with its least and
-//! greatest, a comparison is a ratio of medians from one run, and what failed is in the report too.
+//! greatest, or percentiles of all runs; a comparison is a ratio of such from one run; how many
+//! runs there were is said for each subject, and what failed is in the report too.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::Outcome;
+use crate::percentiles::SHOWN;
 use crate::rounds::{Finished, Measured, Metric, Spread};
 
 /// Three digits that count, with a unit prefix from ten thousand up.
@@ -39,35 +41,96 @@ fn spread(s: Option<Spread>) -> String {
     }
 }
 
-/// How many times better `ours` is than `theirs`; above 1 is better, whatever the metric.
-pub fn ratio(metric: &Metric, ours: &Measured, theirs: &Measured) -> Option<f64> {
-    let (a, b) = (ours.spread(metric.name)?.median, theirs.spread(metric.name)?.median);
-    let r = if metric.more_is_better { a / b } else { b / a };
-    r.is_finite().then_some(r)
+/// One column of a table: a metric's median, or one of its percentiles.
+#[derive(Clone, Copy)]
+struct Column<'a> {
+    metric: &'a Metric,
+    percentile: Option<(&'static str, f64)>,
+}
+
+impl<'a> Column<'a> {
+    fn all(metrics: &'a [Metric]) -> Vec<Column<'a>> {
+        let of = |metric: &'a Metric| -> Vec<Column<'a>> {
+            if !metric.histogram {
+                return vec![Column { metric, percentile: None }];
+            }
+            SHOWN.map(|shown| Column { metric, percentile: Some(shown) }).into()
+        };
+        metrics.iter().flat_map(of).collect()
+    }
+
+    /// The first percentile tells what it is of, the others only which they are.
+    fn head(self) -> String {
+        match self.percentile {
+            None => self.metric.name.to_owned(),
+            Some(shown) if shown == SHOWN[0] => format!("{} {}", self.metric.name, shown.0),
+            Some((name, _)) => name.to_owned(),
+        }
+    }
+
+    fn figure(self, of: &Measured) -> Option<f64> {
+        match self.percentile {
+            None => Some(of.spread(self.metric.name)?.median),
+            Some((_, quantile)) => Some(of.percentiles(self.metric.name)?.at(quantile)),
+        }
+    }
+
+    fn text(self, of: &Measured) -> String {
+        match self.percentile {
+            None => spread(of.spread(self.metric.name)),
+            Some(_) => self.figure(of).map_or("-".to_owned(), number),
+        }
+    }
+
+    /// How many times better `ours` is than `theirs`; above 1 is better, whatever the metric.
+    fn ratio(self, ours: &Measured, theirs: &Measured) -> Option<f64> {
+        let (a, b) = (self.figure(ours)?, self.figure(theirs)?);
+        let r = if self.metric.more_is_better { a / b } else { b / a };
+        r.is_finite().then_some(r)
+    }
+}
+
+/// Runs that gave figures, of those that were made.
+fn runs(of: &Measured) -> String {
+    match (of.samples.len(), of.failures.len()) {
+        (good, 0) => good.to_string(),
+        (good, bad) => format!("{good} of {}", good + bad),
+    }
+}
+
+/// `20 rounds`, and who was not in all of them.
+fn rounds(done: &Finished) -> String {
+    let mut text = format!("{} rounds", done.rounds.count());
+    for (who, ours) in [("stickring", true), ("each HAProxy", false)] {
+        let mut of = done.measured.iter().filter(|m| m.subject.ours == ours);
+        if let Some(m) = of.next().filter(|m| done.rounds.of(&m.subject) < done.rounds.count()) {
+            let _ = write!(text, ", {who} in {} of them", done.rounds.of(&m.subject));
+        }
+    }
+    text
 }
 
 /// The table of one work.
 pub fn table(done: &Finished) -> String {
-    let head = done.metrics.iter().map(|m| m.name.to_owned());
-    let mut rows: Vec<Vec<String>> =
-        vec![std::iter::once(String::new()).chain(head).collect::<Vec<_>>()];
+    let columns = Column::all(&done.metrics);
+    let row = |name: String, runs: String, cells: &dyn Fn(Column<'_>) -> String| {
+        [name, runs].into_iter().chain(columns.iter().map(|c| cells(*c))).collect::<Vec<_>>()
+    };
+    let mut rows = vec![row(String::new(), "runs".to_owned(), &|c| c.head())];
     for m in &done.measured {
-        let cells = done.metrics.iter().map(|metric| spread(m.spread(metric.name)));
-        rows.push(std::iter::once(m.subject.name.clone()).chain(cells).collect());
+        rows.push(row(m.subject.name.clone(), runs(m), &|c| c.text(m)));
     }
     for ours in done.measured.iter().filter(|m| m.subject.ours) {
         for theirs in done.measured.iter().filter(|m| !m.subject.ours) {
-            let cells = done.metrics.iter().map(|metric| {
-                ratio(metric, ours, theirs).map_or("-".into(), |r| format!("{} x", number(r)))
-            });
             let name = format!("{} better than {}", ours.subject.name, theirs.subject.name);
-            rows.push(std::iter::once(name).chain(cells).collect());
+            rows.push(row(name, String::new(), &|c| {
+                c.ratio(ours, theirs).map_or("-".into(), |r| format!("{} x", number(r)))
+            }));
         }
     }
-    let rounds = done.measured.iter().map(|m| m.samples.len()).max().unwrap_or(0);
     let mut text = format!("== {}: {}\n", done.id, done.title);
-    let _ =
-        writeln!(text, "   {rounds} rounds, {} s; median [least .. greatest]", done.took.as_secs());
+    let (rounds, seconds) = (rounds(done), done.took.as_secs());
+    let _ = writeln!(text, "   {rounds}, {seconds} s; median [least .. greatest]");
     for note in &done.notes {
         let _ = writeln!(text, "   {note}");
     }
@@ -87,7 +150,17 @@ pub fn table(done: &Finished) -> String {
     text
 }
 
-/// One work for programs: all samples, medians and ratios.
+/// Percentiles, and all that was recorded as pairs of a value and its runs.
+fn histogram(of: &Measured, metric: &Metric) -> Option<Value> {
+    let percentiles = of.percentiles(metric.name)?;
+    let mut value = json!({ "runs": percentiles.runs(), "recorded": percentiles.recorded() });
+    for (name, quantile) in SHOWN {
+        value[name] = json!(percentiles.at(quantile));
+    }
+    Some(value)
+}
+
+/// One work for programs: all samples, medians, histograms.
 pub fn json(done: &Finished) -> Value {
     let metric = |m: &Metric| json!({ "name": m.name, "more_is_better": m.more_is_better });
     let measured = |m: &Measured| {
@@ -97,10 +170,17 @@ pub fn json(done: &Finished) -> Value {
             .filter_map(|metric| Some((metric.name.to_owned(), m.spread(metric.name)?)))
             .map(|(name, s)| (name, json!({ "median": s.median, "min": s.min, "max": s.max })))
             .collect();
+        let histograms: serde_json::Map<String, Value> = done
+            .metrics
+            .iter()
+            .filter(|metric| metric.histogram)
+            .filter_map(|metric| Some((metric.name.to_owned(), histogram(m, metric)?)))
+            .collect();
         json!({
             "subject": m.subject.name,
             "version": m.subject.version,
             "spreads": medians,
+            "histograms": histograms,
             "samples": m.samples.iter().map(|s| json!(s.values)).collect::<Vec<_>>(),
             "failures": m.failures,
         })
@@ -110,6 +190,7 @@ pub fn json(done: &Finished) -> Value {
         "title": done.title,
         "notes": done.notes,
         "seconds": done.took.as_secs_f64(),
+        "rounds": { "stickring": done.rounds.ours, "haproxy": done.rounds.theirs },
         "metrics": done.metrics.iter().map(metric).collect::<Vec<_>>(),
         "measured": done.measured.iter().map(measured).collect::<Vec<_>>(),
     })
@@ -161,11 +242,57 @@ pub fn folder(results: &Path, what: &str) -> Outcome<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rounds::reloads;
 
     #[test]
     fn numbers_keep_three_digits() {
         let texts = [0.01234, 0.5, 3.234, 42.0, 999.0, 12_345.0, 31_000_000.0].map(number);
         assert_eq!(texts, ["0.0123", "0.500", "3.23", "42.0", "999", "12.3 k", "31.0 M"]);
+    }
+
+    /// The cells of the line that starts with `name`; they are three blanks apart.
+    fn cells(text: &str, name: &str) -> Vec<String> {
+        let line = text.lines().find(|l| l.starts_with(name)).expect(name);
+        let cells = line.split("   ").map(str::trim).filter(|c| !c.is_empty());
+        cells.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_histogram_has_columns_of_percentiles_and_every_subject_its_runs() {
+        let text = table(&reloads());
+        assert!(text.contains("   20 rounds, each HAProxy in 2 of them, 80 s;"), "{text}");
+        assert!(text.contains("   FAILED reload: haproxy 3.4: not done in 70 s"), "{text}");
+        assert_eq!(cells(&text, "     "), ["runs", "s p50", "p90", "p99", "max", "CPU"]);
+        assert_eq!(
+            cells(&text, "stickring "),
+            [
+                "stickring",
+                "20",
+                "0.0100",
+                "0.0180",
+                "0.0200",
+                "0.0200",
+                "0.0210 [0.0020 .. 0.0400]"
+            ]
+        );
+        let haproxy = cells(&text, "haproxy 3.4");
+        assert_eq!(haproxy[..5], ["haproxy 3.4", "1 of 2", "3.00", "3.00", "3.00"]);
+        let ratios = cells(&text, "stickring better");
+        assert_eq!(ratios[1..], ["300 x", "167 x", "150 x", "150 x", "286 x"]);
+    }
+
+    #[test]
+    fn the_json_keeps_the_histogram() {
+        let value = json(&reloads());
+        let ours = &value["measured"][1]["histograms"];
+        assert_eq!(ours.as_object().map(serde_json::Map::len), Some(1), "only what asks for it");
+        let recorded = ours["s"]["recorded"].as_array().expect("pairs");
+        assert_eq!((recorded.len(), &ours["s"]["runs"]), (20, &json!(20)));
+        assert_eq!(recorded[0], json!([0.001, 1]));
+        let p99 = ours["s"]["p99"].as_f64().expect("a number");
+        assert!((0.0199..0.0201).contains(&p99), "{p99}");
+        assert_eq!(value["rounds"], json!({ "stickring": 20, "haproxy": 2 }));
+        assert_eq!(value["measured"][0]["failures"], json!(["not done in 70 s"]));
     }
 
     #[test]

@@ -48,17 +48,23 @@ fn kilobytes(text: &str, name: &str) -> Option<f64> {
     Some(line.split_whitespace().next()?.parse::<f64>().ok()? * 1024.0)
 }
 
+/// CPU seconds of a process since its start, user and system, all threads.
+///
+/// Looking at its memory, as [`Usage::of`] does, would hold up a process that is at work.
+pub fn cpu_s(pid: u32) -> Outcome<f64> {
+    Ok(match (scheduled(pid), ticked(pid)) {
+        // Threads that ended are missing in the finer account: then the coarser one is truer.
+        (Some(fine), Some(coarse)) if coarse - fine > 0.05 * coarse + 0.05 => coarse,
+        (Some(fine), _) => fine,
+        (None, Some(coarse)) => coarse,
+        (None, None) => return fail(format!("process {pid} is gone")),
+    })
+}
+
 impl Usage {
     /// Reads it now.
     pub fn of(pid: u32) -> Outcome<Usage> {
-        let ticks = ticked(pid);
-        let cpu_s = match (scheduled(pid), ticks) {
-            // Threads that ended are missing in the finer account: then the coarser one is truer.
-            (Some(fine), Some(coarse)) if coarse - fine > 0.05 * coarse + 0.05 => coarse,
-            (Some(fine), _) => fine,
-            (None, Some(coarse)) => coarse,
-            (None, None) => return fail(format!("process {pid} is gone")),
-        };
+        let cpu_s = cpu_s(pid)?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let huge = ["AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"];

@@ -3,7 +3,7 @@
 //! Owns the subjects and the CPUs of a run. Called by `main`. Rule: a work's title and notes say
 //! all that a reader of the figures must know.
 
-use crate::daemon::{Setup, Subject};
+use crate::daemon::{Setup, Subject, Variant};
 use crate::fill::{self, Push, metric};
 use crate::keys::Keys;
 use crate::latency::metric::{MAX, P50, P90, P99, P999};
@@ -15,12 +15,13 @@ use crate::report::number;
 use crate::rounds::{Metric, Work, less, more};
 use crate::{Outcome, fail, pin};
 
-/// Curves that samples may have, with the names of their axes.
-pub const CURVES: &[(&str, (&str, &str))] =
-    &[("latency by percentile", ("1 / (1 - percentile)", "microseconds"))];
+/// Curves by percentile that samples may have, with their unit.
+pub const CURVES: [(&str, &str); 1] = [("latency by percentile", "microseconds")];
 
 /// Said of every work, because it is true of every work.
 const CHECKED: &str = "Each table was taken back by a full resync and equals the model.";
+/// Said of reloads.
+const FROM_START: &str = "From the start of the new process on.";
 
 /// What is there to measure with.
 pub struct Lab {
@@ -72,7 +73,9 @@ impl Lab {
             Command::Teach(fill) => vec![self.teach(options, fill)],
             Command::Latency(pace) => self.latency(options, pace),
             Command::Fanout { receivers, seconds } => self.fanout(options, receivers, *seconds),
-            Command::Reload { keys } => self.reload(options, keys),
+            Command::Reload { keys } => {
+                keys.iter().flat_map(|k| self.reload(options, *k)).collect()
+            }
             Command::Memory { keys } => keys.iter().map(|k| self.memory(options, *k)).collect(),
             Command::All { small, large, seconds } => self.all(options, *small, *large, *seconds),
         }
@@ -96,7 +99,7 @@ impl Lab {
         ];
         works.extend(self.latency(options, &pace));
         works.extend(self.fanout(options, &[1, 4, 16], seconds));
-        works.extend(self.reload(options, &[small / 10, small]));
+        works.extend(self.reload(options, small / 10));
         // Filling large tables is what takes HAProxy long: one filling, all of its figures.
         let mut whole = self.learn(options, &plain(large), 1);
         let more_figures = [more(metric::TEACH), less(metric::TEACH_CPU), less(metric::GROWTH)];
@@ -106,8 +109,10 @@ impl Lab {
         works.push(self.learn(options, &Fill { sessions: 2, ..plain(large) }, 2));
         let mut teach = self.teach(options, &plain(large));
         let newest = self.subjects.iter().rfind(|s| !s.ours).map(|s| s.name.clone());
-        teach.subjects.retain(|s| s.ours || s.tuned || newest.as_ref() == Some(&s.name));
+        let wanted = |s: &Subject| s.ours || s.variant == Variant::Tuned;
+        teach.subjects.retain(|s| wanted(s) || newest.as_ref() == Some(&s.name));
         works.push(teach);
+        works.extend(self.reload(options, large));
         works
     }
 
@@ -150,6 +155,7 @@ impl Lab {
             notes: vec![CHECKED.to_owned()],
             metrics: Vec::new(),
             subjects: self.subjects.clone(),
+            rounds: options.rounds(),
             run: Box::new(move |subject| {
                 fill::run(subject, &self.setup(options, model.keys, threads), &model, &push)
             }),
@@ -176,7 +182,7 @@ impl Lab {
         let mut work = Work { metrics, ..self.filling(options, fill, options.threads, "teach") };
         if let Some(newest) = self.subjects.iter().rfind(|s| !s.ours) {
             let at = work.subjects.iter().position(|s| s.ours).unwrap_or(work.subjects.len());
-            work.subjects.insert(at, newest.tuned());
+            work.subjects.insert(at, newest.with(Variant::Tuned));
         }
         work.notes.push("tuned: tune.bufsize 131072, 10000 updates at once".to_owned());
         work
@@ -216,6 +222,7 @@ impl Lab {
             ],
             metrics,
             subjects: self.subjects.clone(),
+            rounds: options.rounds(),
             run: Box::new(move |subject| {
                 latency::run(subject, &self.setup(options, 0, options.threads), self.keys, &plan)
             }),
@@ -250,49 +257,53 @@ impl Lab {
         receivers.iter().map(|r| of(*r)).collect()
     }
 
-    fn reload<'a>(&'a self, options: &'a Options, keys: &[u32]) -> Vec<Work<'a>> {
-        let threads = options.threads;
+    fn reload<'a>(&'a self, options: &'a Options, keys: u32) -> [Work<'a>; 2] {
+        let (threads, limit) = (options.threads, options.reload_limit());
         let push = Push { sessions: 1, batch: 200, limit: options.limit() };
-        let mut works = Vec::new();
-        for &keys in keys {
-            let model = Model::once(self.keys, keys, Origin::Peer);
-            let mut subjects = self.subjects.clone();
-            subjects.retain(Subject::takes_over);
-            let mut notes = vec![CHECKED.to_owned()];
-            if subjects.len() < self.subjects.len() {
-                notes.push("stickring has no -sf yet: see the work `relearn` for it.".to_owned());
-            }
-            works.push(Work {
-                id: format!("handover-{}", short(keys)),
-                title: format!("-sf with {} entries, old to new", number(f64::from(keys))),
-                notes,
-                metrics: vec![
-                    less(reload::WHOLE).plotted(),
-                    less(reload::OLD_GONE),
-                    less(reload::CPU),
-                ],
-                subjects,
-                run: Box::new(move |subject| {
-                    let setup = self.setup(options, keys, threads);
-                    reload::hand_over(subject, &setup, &model, &push)
-                }),
-            });
-            works.push(Work {
-                id: format!("relearn-{}", short(keys)),
-                title: format!(
-                    "a killed node starts again and learns {} entries from a peer of its kind",
-                    number(f64::from(keys))
-                ),
-                notes: vec![CHECKED.to_owned(), "From the start of the process on.".to_owned()],
-                metrics: vec![less(reload::WHOLE).plotted(), less(reload::CPU)],
-                subjects: self.subjects.clone(),
-                run: Box::new(move |subject| {
-                    let setup = self.setup(options, keys, threads);
-                    reload::relearn(subject, &setup, &self.generator_cpus, &model, &push)
-                }),
-            });
-        }
-        works
+        let model = Model::once(self.keys, keys, Origin::Peer);
+        let entries = number(f64::from(keys));
+        let rounds = options.reload_rounds();
+        let mut both = self.subjects.clone();
+        both.extend(self.subjects.iter().filter(|s| s.ours).map(|s| s.with(Variant::ByProtocol)));
+        let handover = Work {
+            id: format!("handover-{}", short(keys)),
+            title: format!("-sf with {entries} entries, old to new"),
+            notes: vec![
+                CHECKED.to_owned(),
+                format!("{FROM_START} {} peer sessions are there.", reload::SESSIONS),
+                "stickring: memory, listeners and sessions go over as they are; by protocol: \
+                 `instant-reload off`."
+                    .to_owned(),
+                format!("HAProxy gets {} s for it.", options.reload_limit),
+            ],
+            metrics: vec![
+                less(reload::WHOLE).plotted().histogram(),
+                less(reload::OLD_GONE),
+                more(reload::KEPT),
+                less(reload::CPU),
+            ],
+            subjects: both,
+            rounds,
+            run: Box::new(move |subject| {
+                let setup = self.setup(options, keys, threads);
+                reload::hand_over(subject, &setup, &model, &push, limit)
+            }),
+        };
+        let relearn = Work {
+            id: format!("relearn-{}", short(keys)),
+            title: format!(
+                "a killed node starts again and learns {entries} entries from a peer of its kind"
+            ),
+            notes: vec![CHECKED.to_owned(), FROM_START.to_owned()],
+            metrics: vec![less(reload::WHOLE).plotted().histogram(), less(reload::CPU)],
+            subjects: self.subjects.clone(),
+            rounds,
+            run: Box::new(move |subject| {
+                let setup = self.setup(options, keys, threads);
+                reload::relearn(subject, &setup, &self.generator_cpus, &model, &push, limit)
+            }),
+        };
+        [handover, relearn]
     }
 }
 
