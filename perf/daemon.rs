@@ -341,3 +341,23 @@ impl Drop for Daemon {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_is_in_the_name_and_in_the_configuration() {
+        let text = |variant, ours| {
+            let subject = Subject::example("x", ours).with(variant);
+            let socket = Path::new("/run/x.sock");
+            let setup = Setup::new(1_000, 1, &[]);
+            let text = configuration(&subject, &setup, "127.0.0.1:2", socket).expect("a port");
+            let has = |line: &str| text.lines().any(|l| l.trim() == line);
+            (subject.name, has("instant-reload off"), has("tune.bufsize 131072"))
+        };
+        assert_eq!(text(Variant::Plain, true), ("x".to_owned(), false, false));
+        assert_eq!(text(Variant::ByProtocol, true), ("x by protocol".to_owned(), true, false));
+        assert_eq!(text(Variant::Tuned, false), ("x tuned".to_owned(), false, true));
+    }
+}

@@ -16,55 +16,92 @@ use crate::{Outcome, fail};
 
 /// A new process whose old one has left has its table by then, or never.
 const ORPHAN_MAX: Duration = Duration::from_secs(15);
-/// Between two looks at a table's count, which the daemon has to answer.
-const LOOK: Duration = Duration::from_millis(5);
 /// Between two looks at a process, which costs it nothing.
 const LOOK_AT_PROCESS: Duration = Duration::from_millis(1);
+/// Between two looks at a table's count, which the daemon has to answer...
+const LOOK: Duration = Duration::from_millis(5);
+/// ...and, where that is more, this part of the time gone by: one hundredth.
+const LOOKS: u32 = 100;
 /// From the last entry to the end of the lesson.
 const END_OF_LESSON: Duration = Duration::from_millis(300);
-/// Sessions that are there when the new process comes, and send nothing but heartbeats.
+/// Sessions that are there when the new process comes, and that send nothing but heartbeats.
 pub const SESSIONS: usize = 4;
 
 /// From the start of the new process to a whole table.
 pub const WHOLE: &str = "table whole s";
-/// From there to the end of the old process.
+/// And to the end of the old process.
 pub const OLD_GONE: &str = "old process gone s";
 /// Of [`SESSIONS`], those that went on with the new process.
 pub const KEPT: &str = "sessions kept";
 /// Both processes.
 pub const CPU: &str = "CPU s per M, both";
 
-/// Waits until a daemon holds all entries. Returns how long that took.
-fn whole(new: &Daemon, keys: u32, begin: Instant, limit: Duration) -> Outcome<Duration> {
-    loop {
-        let used = new.used()?;
-        if used == u64::from(keys) {
-            return Ok(begin.elapsed());
+/// A table that is looked at now and then until it holds all entries.
+struct Filling<'a> {
+    daemon: &'a Daemon,
+    keys: u32,
+    begin: Instant,
+    next: Duration,
+    used: u64,
+}
+
+impl<'a> Filling<'a> {
+    fn new(daemon: &'a Daemon, keys: u32, begin: Instant) -> Filling<'a> {
+        Filling { daemon, keys, begin, next: Duration::ZERO, used: 0 }
+    }
+
+    /// Looks, if it is time to. Returns when it was seen to be whole.
+    fn look(&mut self) -> Outcome<Option<Duration>> {
+        if self.begin.elapsed() < self.next {
+            return Ok(None);
         }
-        if begin.elapsed() > limit {
-            return fail(format!("{used} of {keys} entries behind {limit:?}"));
-        }
-        std::thread::sleep(LOOK);
+        self.used = self.daemon.used()?;
+        let now = self.begin.elapsed();
+        self.next = now + LOOK.max(now / LOOKS);
+        Ok((self.used == u64::from(self.keys)).then_some(now))
+    }
+
+    fn said(&self) -> String {
+        format!("{} of {} entries", self.used, self.keys)
     }
 }
 
-/// Waits until the old process has ended. Returns how long that took, and the CPU seconds it had
-/// used when it was last seen.
-fn gone(old: &mut Daemon, begin: Instant, limit: Duration) -> Outcome<Option<(Duration, f64)>> {
-    let mut cpu = 0.0f64;
+/// When, counted from the start of the new process.
+struct HandOver {
+    whole: Duration,
+    gone: Duration,
+    /// CPU seconds of the old process when it was last seen.
+    old_cpu_s: f64,
+}
+
+/// Waits until the new process has everything and the old one has ended.
+fn watch(old: &mut Daemon, mut filling: Filling<'_>, limit: Duration) -> Outcome<HandOver> {
+    let begin = filling.begin;
+    let (mut whole, mut gone, mut old_cpu_s) = (None, None, 0.0f64);
     loop {
-        if let Some(status) = old.exited()? {
-            let took = begin.elapsed();
-            if !status.success() {
+        if gone.is_none() {
+            old_cpu_s = cpu_s(old.pid()).map_or(old_cpu_s, |s| s.max(old_cpu_s));
+            let ended = old.exited()?;
+            gone = ended.map(|_| begin.elapsed());
+            if let Some(status) = ended.filter(|status| !status.success()) {
                 return fail(format!("the old process ended with {status}: {}", old.log()));
             }
-            return Ok(Some((took, cpu)));
         }
-        cpu = cpu_s(old.pid()).map_or(cpu, |s| s.max(cpu));
-        if begin.elapsed() > limit {
-            return Ok(None);
+        if whole.is_none() {
+            whole = filling.look()?;
         }
-        std::thread::sleep(LOOK_AT_PROCESS);
+        match (whole, gone) {
+            (Some(whole), Some(gone)) => return Ok(HandOver { whole, gone, old_cpu_s }),
+            (_, None) if begin.elapsed() > limit => {
+                let (limit, said) = (limit.as_secs(), filling.said());
+                let whole = whole.map_or(String::new(), |at: Duration| format!(" since {at:.1?}"));
+                return fail(format!("the old process is there behind {limit} s; {said}{whole}"));
+            }
+            (None, Some(gone)) if begin.elapsed() > gone + ORPHAN_MAX => {
+                return fail(format!("the old process has left; {}", filling.said()));
+            }
+            _ => std::thread::sleep(LOOK_AT_PROCESS),
+        }
     }
 }
 
@@ -115,23 +152,19 @@ pub fn hand_over(
     let more = ["-sf".to_owned(), old.pid().to_string()];
     let begin = Instant::now();
     let new = Daemon::start_with(subject, &setup, &more)?;
-    let Some((gone, old_cpu)) = gone(&mut old, begin, limit)? else {
-        let used = new.used()?;
-        let seconds = limit.as_secs();
-        return fail(format!("not done behind {seconds} s: {used} of {} entries", model.keys));
-    };
-    let took = whole(&new, model.keys, begin, gone + ORPHAN_MAX)?;
+    let filling = Filling::new(&new, model.keys, begin);
+    let HandOver { whole, gone, old_cpu_s } = watch(&mut old, filling, limit)?;
     std::thread::sleep(END_OF_LESSON);
     check_kind(subject, &new)?;
     let mut sessions = open(sessions);
     let kept = sessions.len();
-    let cpu = (old_cpu - before).max(0.0) + cpu_s(new.pid())?;
+    let cpu = (old_cpu_s - before).max(0.0) + cpu_s(new.pid())?;
     match sessions.pop() {
         Some(session) => take_by(session, &new, model, pushed.begin)?,
         None => take(&new, model, pushed.begin)?,
     };
     Ok(Sample::default()
-        .with(WHOLE, took.as_secs_f64())
+        .with(WHOLE, whole.as_secs_f64())
         .with(OLD_GONE, gone.as_secs_f64())
         .with(KEPT, kept as f64)
         .with(CPU, cpu / f64::from(model.keys) * 1e6))
@@ -167,11 +200,55 @@ pub fn relearn(
         Setup { address: Some(node), others: vec![(generator(1), keeper)], ..setup.clone() };
     let begin = Instant::now();
     let new = Daemon::start(subject, &setup)?;
-    let took = whole(&new, model.keys, begin, limit)?;
+    let mut filling = Filling::new(&new, model.keys, begin);
+    let took = loop {
+        if let Some(took) = filling.look()? {
+            break took;
+        }
+        if begin.elapsed() > limit {
+            return fail(format!("{} behind {} s", filling.said(), limit.as_secs()));
+        }
+        std::thread::sleep(LOOK_AT_PROCESS);
+    };
     std::thread::sleep(END_OF_LESSON);
     let cpu = cpu_s(keeper_daemon.pid())? - before + cpu_s(new.pid())?;
     take(&new, model, pushed.begin)?;
     Ok(Sample::default()
         .with(WHOLE, took.as_secs_f64())
         .with(CPU, cpu / f64::from(model.keys) * 1e6))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_session_that_was_closed_is_not_counted_as_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let (mut peers, mut nodes) = (Vec::new(), Vec::new());
+        for n in 1..=3 {
+            let (address, name) = (address.clone(), generator(n));
+            let peer =
+                std::thread::spawn(move || Peer::connect(&address, &name, NODE).expect("200"));
+            let (mut node, _) = listener.accept().expect("a connection");
+            node.write_all(b"200\n").expect("the status");
+            peers.push(peer.join().expect("a session"));
+            nodes.push(node);
+        }
+        // What was read away is not taken for the end, and what has ended is.
+        let mut junk = [0; 512];
+        let _ = nodes[1].read(&mut junk).expect("the hello");
+        nodes[0].write_all(&stickring::wire::Control::Heartbeat.bytes()).expect("a heartbeat");
+        nodes[1].shutdown(std::net::Shutdown::Write).expect("the end");
+        std::thread::sleep(Duration::from_millis(50));
+        let kept = open(peers);
+        assert_eq!(kept.len(), 2);
+        nodes.truncate(2);
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(open(kept).len(), 1);
+    }
 }

@@ -234,7 +234,7 @@ pub fn run(work: Work<'_>) -> Finished {
     Finished { id, title, notes, metrics, rounds, measured, took: begin.elapsed() }
 }
 
-/// For tests: 20 runs of stickring of 1 to 20 ms; of a HAProxy's two one of 3 s and one that failed.
+/// For tests: 20 runs of stickring of 1 to 20 ms; of HAProxy's two one of 3 s and one that failed.
 #[cfg(test)]
 pub fn reloads() -> Finished {
     let of = |ours, seconds: &[f64], failures: &[&str]| Measured {

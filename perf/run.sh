@@ -1,12 +1,13 @@
 #!/bin/bash
 # Everything that perf/ measures, in one command, kept under perf/results/<date>-all/.
 #
-#   perf/run.sh                       all of it: an hour or more with four HAProxys and 10 M entries
+#   perf/run.sh                       all of it: hours with four HAProxys and 10 M entries
 #   perf/run.sh --quick               the same works on small tables in a few minutes: a rehearsal
 #   perf/run.sh learn --keys 100000   one subcommand with options of its own (stickring-load --help)
 #
 # Sets up HAProxy (tests/setup-haproxy.sh), builds release, measures. Options for the load tool may
-# follow: --rounds 3, --only 3.4,stickring. Nothing else should run on the machine meanwhile.
+# follow: --rounds 3, --only 3.4,stickring. Nothing else should run on the machine meanwhile. It ends
+# by itself: each single run has a limit (--limit, --reload-limit), behind which it has failed.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 [ -d "$HOME/.cargo/bin" ] && PATH=$HOME/.cargo/bin:$PATH
@@ -28,7 +29,11 @@ load=(target/release/stickring-load)
 case ${1:-} in
 --quick)
     shift
-    "${load[@]}" all --small 20000 --large 50000 --seconds 1 --rounds 1 "$@"
+    # As in all of it, no HAProxy is in all rounds of a reload. What is said behind it counts.
+    rounds=()
+    [[ " $* " = *' --rounds'[\ =]* ]] || rounds+=(--rounds 2)
+    [[ " $* " = *' --haproxy-rounds'[\ =]* ]] || rounds+=(--haproxy-rounds 1)
+    "${load[@]}" all --small 20000 --large 50000 --seconds 1 "${rounds[@]}" "$@"
     ;;
 '' | --*) "${load[@]}" all --keep "$@" ;;
 *) "${load[@]}" "$@" --keep ;;

@@ -270,11 +270,10 @@ impl Lab {
             title: format!("-sf with {entries} entries, old to new"),
             notes: vec![
                 CHECKED.to_owned(),
-                format!("{FROM_START} {} peer sessions are there.", reload::SESSIONS),
-                "stickring: memory, listeners and sessions go over as they are; by protocol: \
-                 `instant-reload off`."
+                format!("{FROM_START} Not done within {} s: failed.", options.reload_limit),
+                format!("{} peer sessions are there before.", reload::SESSIONS),
+                "by protocol: `instant-reload off`, the old process teaches the new one."
                     .to_owned(),
-                format!("HAProxy gets {} s for it.", options.reload_limit),
             ],
             metrics: vec![
                 less(reload::WHOLE).plotted().histogram(),
