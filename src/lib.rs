@@ -31,8 +31,8 @@
 //!
 //! `-sf PIDS`: [`coordinator::instant`] asks the old process for everything it has; its shards stop
 //! between two bytes and export their sessions ([`shard`], `handover.rs`) and tables
-//! ([`table`], `export.rs`). Other remote peers are no hindrance. Any doubt, and
-//! `coordinator::handover` teaches by the peers protocol instead, with the timers of
+//! ([`table`], `export.rs`). Other remote peers and tables are no hindrance. Any
+//! doubt, and `coordinator::handover` teaches by the peers protocol instead, with the timers of
 //! [`resync::handover`].
 //!
 //! # Words

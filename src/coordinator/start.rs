@@ -11,7 +11,7 @@ use crate::engine::socket::{Bound, Others, SocketError, listen};
 use crate::engine::{Clock, Doorbell, Engine, thread};
 use crate::limits::{CONTROL_SLOTS, EVENT_SLOTS, SHARDS_MAX, STOP_MS};
 use crate::observe::handover::HandoverNumbers;
-use crate::shard::{Registry, ShardEvent, ShardParams};
+use crate::shard::{Registry, ShardEvent, ShardParams, TableState};
 use crate::table::KeyHasher;
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -159,14 +159,16 @@ fn place(config: &Config) -> Placement {
     Placement { shards, cpus: (0..shards).map(pinned).collect(), note }
 }
 
-/// All tables of the configuration.
-fn registry(config: &Config, shards: usize, seeds: [u64; 4]) -> Arc<Registry> {
+/// All tables of the configuration; `old`: those of a process whose rows become ours.
+fn registry(config: &Config, shards: usize, seeds: [u64; 4], old: &[TableState]) -> Arc<Registry> {
     let names = config.peers.iter().map(|p| p.name.clone()).collect();
     let auto = config.stickring.auto_tables;
     let registry = Registry::new(KeyHasher::new(seeds), shards as u32, names, auto);
     for table in &config.tables {
         let section = table.section.map(|s| (s, (table.local_id as usize).saturating_sub(1)));
-        registry.declare(section, table.spec.clone());
+        let (spec, place) = (&table.spec, table.section);
+        let name = if place.is_some() { &spec.wire_name } else { &spec.name };
+        registry.declare_as(TableState::number(old, place, name), section, spec.clone());
     }
     Arc::new(registry)
 }
@@ -178,7 +180,8 @@ pub fn start(mut setup: Setup, ready: impl FnOnce()) -> Result<i32, StartError> 
     let shards = placement.shards;
     let takeover = setup.takeover.take();
     setup.seeds = takeover.as_ref().map_or(setup.seeds, |t| t.seeds);
-    let registry = registry(&setup.config, shards, setup.seeds);
+    let old = takeover.as_ref().map_or(&[][..], Takeover::tables);
+    let registry = registry(&setup.config, shards, setup.seeds, old);
     let divided = takeover.map(|t| t.divide(&registry)).transpose();
     let (inherited, heirs, legacy) = match divided.map_err(StartError::Takeover)? {
         Some((inherited, heirs, legacy)) => (inherited, Some(heirs), Some(legacy)),

@@ -91,6 +91,17 @@ impl Ledger {
         *at = (*at).max(end);
     }
 
+    /// The same for tables in another order. By table: its new number, `None` when it is gone.
+    pub fn renumbered(mut self, numbers: &[Option<usize>]) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (cursors, number) in self.tables.iter_mut().zip(numbers) {
+            if let Some(number) = *number {
+                *ledger.cursors(number) = std::mem::take(cursors);
+            }
+        }
+        ledger
+    }
+
     /// Tables and sources are ours, not the peer's: their number is bounded by our configuration.
     fn cursors(&mut self, table: usize) -> &mut Cursors {
         if self.tables.len() <= table {

@@ -94,6 +94,13 @@ pub enum BadState {
     Inconsistent(&'static str),
 }
 
+impl SessionState {
+    /// What the peer has confirmed: all that stays of a session that does not go on.
+    pub fn into_ledger(self) -> Ledger {
+        self.ledger
+    }
+}
+
 impl<L: Layout> Session<L> {
     /// The session as data.
     ///

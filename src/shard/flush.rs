@@ -49,7 +49,8 @@ pub struct SubscriberState {
     /// Its session.
     pub conn: ConnKey,
     epoch: u32,
-    section: usize,
+    /// The session's section.
+    pub section: usize,
     filter: Option<KeyFilter>,
     timed: bool,
     credits: u32,

@@ -11,7 +11,7 @@ use super::connection::{ConnIo, Halted, Tx};
 use super::flush::SubscriberState;
 use super::message::{ConnKey, CreditKind, KeyFilter, Message};
 use super::scan::LessonState;
-use super::{Conn, Control, LessonOut, SessionId, Shard, ShardEvent, ShardParams};
+use super::{Conn, Control, LessonOut, SessionId, Shard, ShardEvent, ShardParams, Translation};
 use crate::Millis;
 use crate::engine::{Clock, Stream};
 use crate::session::{Ledger, NotAtRest, Session, SessionState};
@@ -21,6 +21,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// What the coordinator has a shard do, in this order.
@@ -64,6 +65,8 @@ pub struct Inherited {
     pub state: Bytes,
     /// See [`Exported::fds`].
     pub fds: Vec<OwnedFd>,
+    /// Its tables here.
+    pub tables: Arc<Translation>,
     /// Told once whether all of it fits.
     pub built: std::sync::mpsc::Sender<Result<(), String>>,
     /// Everything is ours from now on. An error: it never will be.
@@ -95,8 +98,8 @@ struct PartState {
 struct ShardState {
     generation: u32,
     conns: Vec<ConnState>,
-    /// Sessions that ended meanwhile, which the coordinator has not heard.
-    ended: Vec<(SessionId, Ledger)>,
+    /// Sessions that ended meanwhile, which the coordinator has not heard, with their sections.
+    ended: Vec<(SessionId, usize, Ledger)>,
     subscribers: Vec<SubscriberState>,
     lessons: Vec<LessonState>,
     parts: Vec<PartState>,
@@ -131,8 +134,8 @@ enum Stage {
 pub async fn prepare(mut params: ShardParams, clock: Clock) -> Option<Shard> {
     let inherited = params.inherited.take();
     let mut shard = Shard::new(params);
-    if let Some(Inherited { state, fds, built, go }) = inherited {
-        let adopted = shard.adopt(&state, fds);
+    if let Some(Inherited { state, fds, tables, built, go }) = inherited {
+        let adopted = shard.adopt(&state, fds, &tables);
         let (waiting, told) = match adopted {
             Ok(waiting) => (Some(waiting), built.send(Ok(()))),
             Err(error) => (None, built.send(Err(error))),
@@ -240,7 +243,7 @@ impl Shard {
             let session = match conn.session.export() {
                 Ok(session) if conn.io.ended().is_none() && conn.close.is_none() => session,
                 Ok(_) | Err(NotAtRest::Closed) => {
-                    ended.push((conn.id, conn.session.ledger().clone()));
+                    ended.push((conn.id, conn.section, conn.session.ledger().clone()));
                     continue;
                 }
                 Err(error) => return Err(format!("a session is not at rest: {error}")),
@@ -279,11 +282,13 @@ impl Shard {
     }
 
     /// Builds everything another process has exported, but touches no socket and no row. The
-    /// sessions are given to [`Shard::resume`].
+    /// sessions are given to [`Shard::resume`], but those of a section whose tables are others:
+    /// they end with the other process, and what their peers have confirmed is kept.
     pub(super) fn adopt(
         &mut self,
         state: &[u8],
         fds: Vec<OwnedFd>,
+        tables: &Translation,
     ) -> Result<Vec<Waiting>, String> {
         let state: ShardState = postcard::from_bytes(state).map_err(|e| format!("state: {e}"))?;
         let sockets = state.conns.len();
@@ -292,31 +297,38 @@ impl Shard {
             return Err(format!("{} descriptors for {sockets} sessions and {memory}", fds.len()));
         }
         let mut fds = fds.into_iter();
-        let mut waiting = Vec::new();
+        let (mut waiting, mut ended) = (Vec::new(), state.ended);
         for (conn, socket) in state.conns.into_iter().zip(fds.by_ref().take(sockets)) {
+            if tables.ends(conn.section) {
+                ended.push((conn.id, conn.section, conn.session.into_ledger()));
+                continue;
+            }
             let session = self.adopt_session(&conn)?;
             waiting.push(Waiting { state: conn, session, socket });
         }
         for part in state.parts {
             let memory: Vec<OwnedFd> = fds.by_ref().take(part.fds).collect();
-            self.parts.adopt(part.table, &part.header, memory)?;
+            match tables.id(part.table).ok_or("a table that does not exist there")? {
+                Some(id) => self.parts.adopt(id, &part.header, memory)?,
+                None => drop(memory),
+            }
         }
         let shards = self.mesh.shards();
-        for subscriber in state.subscribers {
+        for subscriber in state.subscribers.into_iter().filter(|s| !tables.ends(s.section)) {
             self.fits(subscriber.conn, 0)?;
             if !self.flush.import(subscriber, self.id, shards) {
                 return Err("a subscription does not fit".to_string());
             }
         }
-        for lesson in state.lessons {
+        for lesson in state.lessons.into_iter().filter(|l| !tables.ends(l.wish.section)) {
             self.fits(lesson.wish.conn, lesson.wish.section)?;
             if !self.lessons.import(lesson, &self.parts, shards) {
                 return Err("a lesson does not fit".to_string());
             }
         }
         self.generation = state.generation;
-        for (id, ledger) in state.ended {
-            self.ended(id, ledger, "closed during the hand-over");
+        for (id, section, ledger) in ended {
+            self.ended(id, tables.ledger(section, ledger), "closed during the hand-over");
         }
         Ok(waiting)
     }

@@ -17,6 +17,7 @@
 //! | `parts.rs` | this shard's rows |
 //! | `ticks.rs` | how long ticks took |
 //! | `handover.rs` | the whole of it to another process |
+//! | `translate.rs` | an old process's tables here |
 //! | `status.rs` | what it says of itself |
 
 pub mod apply;
@@ -32,11 +33,13 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod ticks;
+mod translate;
 
 pub use handover::prepare;
 pub use message::{ConnKey, KeyFilter};
 pub use parts::{Parts, PartsError};
 pub use registry::{Layout, Registry, Table};
+pub use translate::{TableState, Translation};
 
 use crate::Millis;
 use crate::engine::mesh::MeshEnd;

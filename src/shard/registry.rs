@@ -113,8 +113,19 @@ impl Registry {
 
     /// Adds a declared table. `section`: the peers section and the table's index in it.
     pub fn declare(&self, section: Option<(usize, usize)>, spec: TableSpec) -> Arc<Table> {
+        self.declare_as(None, section, spec)
+    }
+
+    /// The same; `number` says which shard owns what of it, as in the process that had its rows.
+    pub fn declare_as(
+        &self,
+        number: Option<u32>,
+        section: Option<(usize, usize)>,
+        spec: TableSpec,
+    ) -> Arc<Table> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        self.add(&mut inner, section, spec, false)
+        let number = number.unwrap_or(inner.tables.len() as u32);
+        self.add(&mut inner, section, spec, number, false)
     }
 
     fn add(
@@ -122,6 +133,7 @@ impl Registry {
         inner: &mut Inner,
         section: Option<(usize, usize)>,
         spec: TableSpec,
+        number: u32,
         learned: bool,
     ) -> Arc<Table> {
         let id = inner.tables.len();
@@ -133,7 +145,7 @@ impl Registry {
             section: section.map(|(section, _)| section),
             index,
             define: Bytes::from(define),
-            place: Place::new(id as u32, spec.size, self.shards),
+            place: Place::new(number, spec.size, self.shards),
             spec: Arc::new(spec),
             learned,
             used: (0..self.shards).map(|_| AtomicU64::new(0)).collect(),
@@ -169,6 +181,11 @@ impl Registry {
     /// Tables of a section in order of their wire ids.
     pub fn of_section(&self, section: usize) -> Vec<Arc<Table>> {
         self.read().sections.get(section).cloned().unwrap_or_default()
+    }
+
+    /// Number of peers sections.
+    pub fn sections(&self) -> usize {
+        self.names.len()
     }
 
     /// Number of tables of a section.
@@ -214,7 +231,8 @@ impl Registry {
         }
         inner.learned += 1;
         let index = inner.sections[section].len();
-        Ok(self.add(&mut inner, Some((section, index)), spec, true))
+        let number = inner.tables.len() as u32;
+        Ok(self.add(&mut inner, Some((section, index)), spec, number, true))
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {

@@ -136,6 +136,64 @@ fn a_peer_is_added_and_removed_by_reloads_and_the_other_one_notices_nothing() {
     });
 }
 
+#[test]
+fn a_table_is_added_and_removed_by_reloads_and_the_others_keep_every_entry() {
+    each_version("reloads that add and remove a table", (2, 5), |lab| {
+        let [hap, node] = ["hap", "node"].map(|name| lab.member(name));
+        let tables = all_tables(lab.version.number);
+        let all = Config::new(&[&node, &hap]).tables(&tables);
+        // Without one in the middle: the ids of those behind it are others.
+        let less = tables.iter().filter(|(name, _)| *name != "t_ip6").cloned();
+        let less = Config::new(&[&node, &hap]).tables(&less.collect::<Vec<_>>());
+        let mut node_side = lab.node(&less);
+        let hap_side = lab.haproxy(&Config::new(&[&hap, &node]).tables(&tables));
+        let up = || hap_side.cli().established(SECTION, "node");
+        eventually(12, "a session", up);
+        pause(2_500);
+        let key = |round: usize, n: usize| format!("2001:db8::{round:x}:{n:x}");
+        let (file, socket) = (lab.path("node.cfg"), lab.path("node.sock"));
+        let slack = Slack { rate: 0, exp_ms: 5000 };
+        for round in 1..=2 {
+            // Entries of both sides, right before the reload: some of them are not confirmed yet.
+            let names = (0..300).map(|n| format!("set table t_str key h{round}-{n} data.gpc0 {n}"));
+            hap_side.cli().batch(names);
+            let keys =
+                (0..300).map(|n| format!("set table t_ip6 key {} data.gpc0 {n}", key(round, n)));
+            hap_side.cli().batch(keys);
+            let own = (0..300).map(|n| format!("set table t_str key n{round}-{n} data.gpc0 {n}"));
+            node_side.cli().batch(own);
+            std::fs::write(&file, all.render(&socket)).expect("config file");
+            node_side = lab.reload(&mut node_side);
+            for process in [&hap_side, &node_side] {
+                eventually(15, "every entry of both", || {
+                    let used = process.cli().used("t_str")?;
+                    (used == 600 * round).then_some(()).ok_or_else(|| format!("{used}"))
+                });
+            }
+            // The node has it for the first time: it gets what the peer has made.
+            become_equal(&hap_side, &node_side, "t_str", slack, 20);
+            if round == 1 {
+                become_equal(&hap_side, &node_side, "t_ip6", slack, 20);
+            }
+            node_side.cli().must(&format!("set table t_ip6 key {} data.gpc0 9", key(9, round)));
+            eventually(10, "an entry of the new table", || {
+                let row = hap_side.cli().row("t_ip6", &key(9, round));
+                row.map(|_| ()).ok_or_else(|| "not there".to_owned())
+            });
+            std::fs::write(&file, less.render(&socket)).expect("config file");
+            node_side = lab.reload(&mut node_side);
+            eventually(15, "a session", up);
+            assert!(!node_side.cli().ask("show table").contains("t_ip6"));
+        }
+        become_equal(&hap_side, &node_side, "t_str", slack, 20);
+        assert_eq!(hap_side.cli().used("t_ip6").ok(), Some(602));
+        let log = node_side.log();
+        assert_eq!(log.matches(": instant, finished,").count(), 4, "{log}");
+        let ended = log.matches("hap is DOWN (the section's tables have changed)").count();
+        assert_eq!(ended, 4, "{log}");
+    });
+}
+
 /// Sessions lost before the first reload, in the collisions of the start.
 fn down_before(log: &str) -> usize {
     log.split(": instant, finished,").next().unwrap_or_default().matches(" is DOWN ").count()

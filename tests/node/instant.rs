@@ -173,7 +173,7 @@ pub fn reloads_that_overtake_each_other_end_with_one_process_and_every_session()
 fn another_shape_is_refused_by_name_and_taught_by_the_protocol() {
     for (from, to, why) in [
         ("nbthread 2", "nbthread 3", "2 and 3 shards"),
-        ("size 10k", "size 20k", "configurations differ (tables)"),
+        ("size 10k", "size 20k", "configurations differ (table '/small')"),
         ("localpeer node", "localpeer node\n", ""),
     ] {
         let daemon = Daemon::start(KIND);

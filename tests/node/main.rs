@@ -14,3 +14,4 @@ mod instant;
 mod lessons;
 mod reshape;
 mod storms;
+mod tables;

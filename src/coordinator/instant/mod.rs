@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 /// The first bytes of a question. The digits count the layouts of everything that is handed over,
 /// memory of tables included: another one means another program.
-const MAGIC: &[u8; 16] = b"stickring-inst-3";
+const MAGIC: &[u8; 16] = b"stickring-inst-4";
 
 /// The old process's answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,7 +64,6 @@ struct Bundle {
     listeners: Vec<ListenerState>,
     /// Each shard's state and number of descriptors.
     shards: Vec<(Bytes, usize)>,
-    entries: u64,
     sessions: usize,
 }
 

@@ -262,15 +262,8 @@ fn bundle(node: &mut Node, since: Millis, exported: Vec<Exported>) -> Result<Giv
         shards.push((Bytes::from(state), own.len()));
         fds.extend(own);
     }
-    let bundle = Bundle {
-        since,
-        seeds: node.seeds,
-        node: node.export(),
-        listeners,
-        shards,
-        entries: node.registry.all().iter().map(|t| t.used()).sum(),
-        sessions,
-    };
+    let bundle =
+        Bundle { since, seeds: node.seeds, node: node.export(), listeners, shards, sessions };
     let state = postcard::to_allocvec(&bundle).map_err(|e| format!("state: {e}"))?;
     Ok(Given { state, fds })
 }

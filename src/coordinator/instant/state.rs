@@ -16,7 +16,7 @@ use crate::observe::log::Level;
 use crate::resync::Section as Brain;
 use crate::session::link::{Down, Link, Ticket};
 use crate::session::{Ledger, random::Random};
-use crate::shard::{Control, SessionId};
+use crate::shard::{Control, SessionId, TableState, Translation};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -70,6 +70,8 @@ pub struct NodeState {
     sessions: Vec<InfoState>,
     /// Section and DEFINE of each table that was created from a definition, in order.
     learned: Vec<(usize, Bytes)>,
+    /// All tables, by id.
+    tables: Vec<TableState>,
 }
 
 /// Where a peer is dialled, and from where.
@@ -117,6 +119,11 @@ impl NodeState {
     pub fn learned(&self) -> &[(usize, Bytes)] {
         &self.learned
     }
+
+    /// All tables.
+    pub fn tables(&self) -> &[TableState] {
+        &self.tables
+    }
 }
 
 impl Node {
@@ -158,15 +165,16 @@ impl Node {
             sections: sections.collect(),
             sessions: self.sessions.iter().map(info).collect(),
             learned: learned.filter_map(|t| Some((t.section?, t.define.clone()))).collect(),
+            tables: TableState::all(&self.registry),
         }
     }
 
     /// Takes the place of the process whose legacy this is: everything of it is ours.
     pub(in crate::coordinator) fn go_on(&mut self, legacy: Legacy, now: Millis) {
-        let Legacy { pid, since, node, entries, sessions } = legacy;
-        let closed = self.inherit(node, now);
+        let Legacy { pid, since, node, tables, sessions } = legacy;
+        let closed = self.inherit(node, &tables, now);
         let duration_ms = now.since(since);
-        self.handover.add(Kind::Instant, Outcome::Finished, entries, duration_ms);
+        self.handover.add(Kind::Instant, Outcome::Finished, tables.entries(), duration_ms);
         self.handover.sessions_kept = sessions.saturating_sub(closed) as u64;
         // The sockets never stopped listening.
         self.handover.gap_ms = Some(0);
@@ -176,7 +184,12 @@ impl Node {
     /// Goes on with what another process's coordinator knew. Sessions it had are on their shards
     /// already; connections it was still setting up are over. Returns how many sessions are
     /// closed.
-    pub(in crate::coordinator) fn inherit(&mut self, state: NodeState, now: Millis) -> usize {
+    pub(in crate::coordinator) fn inherit(
+        &mut self,
+        state: NodeState,
+        tables: &Translation,
+        now: Millis,
+    ) -> usize {
         self.next_session = state.next_session;
         let mut places = Places::new();
         let sections = self.sections.len();
@@ -187,7 +200,7 @@ impl Node {
             section.sessions_max = old.sessions_max;
             self.up_to_date[at].store(section.brain.up_to_date(), Ordering::Relaxed);
             for (number, old) in old.peers.into_iter().enumerate() {
-                places.insert((at, number), self.inherit_peer(at, old));
+                places.insert((at, number), self.inherit_peer(at, old, tables));
             }
             let strangers = !self.config.stickring.accept_peers.is_empty();
             let section = &mut self.sections[at];
@@ -199,7 +212,12 @@ impl Node {
     }
 
     /// Goes on with what was known of a peer. An error: there is none of this name any more.
-    fn inherit_peer(&mut self, at: usize, old: PeerState) -> Result<usize, String> {
+    fn inherit_peer(
+        &mut self,
+        at: usize,
+        old: PeerState,
+        tables: &Translation,
+    ) -> Result<usize, String> {
         let known = self.sections[at].peers.iter().position(|p| p.name == old.name);
         let number = match known {
             Some(number) => number,
@@ -220,10 +238,13 @@ impl Node {
         if moved && old.session.is_some() {
             peer.retired = Some("its address has changed");
         }
+        if tables.ends(at) && old.session.is_some() {
+            peer.retired = Some("the section's tables have changed");
+        }
         if !moved || old.session.is_some() {
             peer.link = old.link;
         }
-        peer.ledger = old.ledger;
+        peer.ledger = old.ledger.map(|ledger| tables.ledger(at, ledger));
         peer.session = old.session;
         peer.origin = old.origin;
         peer.past = old.past;

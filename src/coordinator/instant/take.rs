@@ -8,12 +8,13 @@ use crate::engine::fault;
 use crate::engine::rights::{Token, Wire, unsealed};
 use crate::engine::socket::{Bound, Others, SocketError, listen};
 use crate::limits::{HANDOVER_FDS_MAX, HANDOVER_STATE_MAX, INSTANT_MS};
-use crate::shard::Registry;
 use crate::shard::handover::Inherited;
+use crate::shard::{Registry, TableState, Translation};
 use crate::wire::frame::{Cut, cut};
 use crate::wire::{Definition, Message};
 use bytes::Bytes;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -41,8 +42,8 @@ pub struct Legacy {
     pub since: Millis,
     /// What the coordinator knows.
     pub node: NodeState,
-    /// Entries in all tables.
-    pub entries: u64,
+    /// Its tables here.
+    pub tables: Arc<Translation>,
     /// Sessions.
     pub sessions: usize,
 }
@@ -107,7 +108,7 @@ fn ask(pid: i32, config: &Config, shards: usize) -> Result<Takeover, String> {
         pid,
         since: bundle.since,
         node: bundle.node,
-        entries: bundle.entries,
+        tables: Arc::default(),
         sessions: bundle.sessions,
     };
     let claim = Claim { wire, token };
@@ -146,18 +147,26 @@ impl Takeover {
         self.legacy.pid
     }
 
+    /// Its tables.
+    pub fn tables(&self) -> &[TableState] {
+        self.legacy.node.tables()
+    }
+
     /// Divides it among the shards and the coordinator, with the learned tables in the registry.
     pub fn divide(
-        self,
+        mut self,
         registry: &Registry,
     ) -> Result<(Vec<Option<Inherited>>, Heirs, Legacy), String> {
         self.learn_tables(registry)?;
+        let tables = Arc::new(Translation::new(self.tables(), registry)?);
+        self.legacy.tables = tables.clone();
         let (report, built) = std::sync::mpsc::channel();
         let (mut all, mut ways) = (Vec::new(), Vec::new());
         for (state, fds) in self.shards {
             let (tell, go) = oneshot::channel();
             ways.push(tell);
-            all.push(Some(Inherited { state, fds, built: report.clone(), go }));
+            let (tables, built) = (tables.clone(), report.clone());
+            all.push(Some(Inherited { state, fds, tables, built, go }));
         }
         Ok((all, Heirs { claim: self.claim, built, go: ways }, self.legacy))
     }
