@@ -161,6 +161,7 @@ fn serve(
         said.line(Severity::Warning, &text);
         None
     });
+    let signals = start::Signals::default();
     let setup = |said: &Said| Setup {
         engine: probed.engine,
         opened: Opened::default(),
@@ -171,6 +172,7 @@ fn serve(
         seeds: process::random_seeds(),
         asked: asked.clone(),
         takeover: None,
+        signals: signals.clone(),
         master: link.and_then(|link| link.end().ok()),
         config: config.clone(),
     };

@@ -5,10 +5,45 @@ use crate::Millis;
 use crate::shard::Control;
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
-/// Catches the signals that have a meaning. Before anybody can know our pid: one that comes
-/// earlier ends the process.
-pub(super) fn catch() -> io::Result<Vec<Signal>> {
+/// The signals that have a meaning, in all starts of a process: one that comes to nothing may be
+/// followed by another. The number counts them.
+#[derive(Clone, Default)]
+pub struct Signals(watch::Sender<u32>);
+
+/// Signals caught by one start.
+pub(super) struct Caught {
+    streams: Vec<Signal>,
+    starts: watch::Receiver<u32>,
+}
+
+impl Signals {
+    /// Catches them. Before anybody can know our pid, and before anything is ours: one that comes
+    /// earlier ends the process.
+    pub(super) fn catch(&self) -> io::Result<Caught> {
+        let streams = catch()?;
+        self.0.send_modify(|starts| *starts += 1);
+        Ok(Caught { streams, starts: self.0.subscribe() })
+    }
+}
+
+impl Caught {
+    /// The start has come to nothing: until another one catches them, those that end a process do
+    /// so at once, since there is nothing to tidy up and nobody was told of us.
+    pub(super) async fn leave_to_next_start(mut self) {
+        let [term, int, usr1, ..] = &mut self.streams[..] else { return };
+        let code = tokio::select! {
+            _ = term.recv() => 143,
+            _ = int.recv() => 130,
+            _ = usr1.recv() => 0,
+            _ = self.starts.changed() => return,
+        };
+        std::process::exit(code);
+    }
+}
+
+fn catch() -> io::Result<Vec<Signal>> {
     let kinds = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
@@ -26,7 +61,7 @@ pub(super) fn catch() -> io::Result<Vec<Signal>> {
 /// (0); SIGHUP logs the peers' states, SIGTTOU and SIGTTIN pause and resume listening.
 pub(super) async fn wait_for_signals(
     node: Shared,
-    mut streams: Vec<Signal>,
+    Caught { mut streams, .. }: Caught,
     exit: std::sync::mpsc::Sender<i32>,
 ) {
     let [term, int, usr1, hup, usr2, quit, ttou, ttin] = &mut streams[..] else { return };

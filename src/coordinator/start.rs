@@ -2,7 +2,8 @@
 
 use super::instant::{self, Legacy, NodeState, Takeover};
 use super::peers::Section;
-use super::signals::{catch, wait_for_signals};
+pub use super::signals::Signals;
+use super::signals::wait_for_signals;
 use super::{Logger, Node, Shards, accept, cli, report, worker};
 use crate::config::Config;
 use crate::engine::mesh::mesh;
@@ -123,6 +124,8 @@ pub struct Setup {
     pub has_old_process: bool,
     /// Where a successor asks; `None`: it cannot.
     pub asked: Option<Arc<Asked>>,
+    /// Signals, the same in every start of this process.
+    pub signals: Signals,
     /// Everything of an old process, to go on with.
     pub takeover: Option<Takeover>,
 }
@@ -281,7 +284,14 @@ async fn shard_zero(
     exit: std::sync::mpsc::Sender<i32>,
 ) {
     let clock = Clock;
-    let Some(shard) = crate::shard::prepare(params, clock).await else { return };
+    // As the owner of anything, we are not ended by a signal that means nothing.
+    let caught = setup.signals.catch();
+    let Some(shard) = crate::shard::prepare(params, clock).await else {
+        if let Ok(caught) = caught {
+            caught.leave_to_next_start().await;
+        }
+        return;
+    };
     let now = clock.now();
     let log = Logger::new(&setup.config, setup.quiet);
     let config = Arc::new(setup.config);
@@ -350,8 +360,8 @@ async fn shard_zero(
         spawn_local(worker::serve(node.clone(), master, facts));
     }
     spawn_local(super::run(node.clone(), events));
-    match catch() {
-        Ok(signals) => drop(spawn_local(wait_for_signals(node.clone(), signals, exit))),
+    match caught {
+        Ok(caught) => drop(spawn_local(wait_for_signals(node.clone(), caught, exit))),
         Err(error) => log.warning(&format!("cannot catch signals: {error}.")),
     }
     if let Some(asked) = setup.asked {

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -213,11 +214,27 @@ impl Daemon {
     }
 }
 
-/// A process whose log lines go to `log`. An argument `fault:name` is a place to die at.
+/// A process whose log lines go to `log`. An argument `fault:name` is a place to die at, `files:n`
+/// limits its descriptors, `user:n` is who it runs as.
 fn launch(config: &Path, args: &[&str], log: &Arc<Mutex<String>>) -> Child {
     let (faults, args): (Vec<&str>, Vec<&str>) = args.iter().partition(|a| a.contains("fault:"));
     let faults = faults.iter().map(|f| f.replace("fault:", "")).collect::<Vec<_>>().join(",");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_stickring"))
+    let value = |name: &str| args.iter().find_map(|a| a.strip_prefix(name));
+    let (files, user) = (value("files:"), value("user:"));
+    let args = args.iter().filter(|a| !a.starts_with("files:") && !a.starts_with("user:"));
+    let program = env!("CARGO_BIN_EXE_stickring");
+    let mut command = match files {
+        Some(files) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), program]);
+            shell
+        }
+        None => Command::new(program),
+    };
+    if let Some(user) = user {
+        command.uid(user.parse().unwrap());
+    }
+    let mut child = command
         .arg("-f")
         .arg(config)
         .args(args)

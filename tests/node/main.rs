@@ -10,6 +10,7 @@ mod changes;
 mod crowds;
 mod ends;
 mod handover;
+mod hardships;
 mod instant;
 mod lessons;
 mod reshape;
