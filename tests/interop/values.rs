@@ -237,3 +237,46 @@ fn the_node_killed_relearns_from_haproxy() {
         worth_comparing(&pair);
     });
 }
+
+/// Every type of key and value goes from process to process, and the names of servers that HAProxy
+/// has sent before are known behind the reload by their numbers.
+#[test]
+fn the_node_reloaded_at_once_keeps_every_value() {
+    each_version("all values through reloads", (2, 5), |lab| {
+        if !lab.node.is_stickring() {
+            return;
+        }
+        let mut pair = Pair::new(lab, 4);
+        pair.equal(10);
+        worth_comparing(&pair);
+        let reload = |pair: &mut Pair| {
+            pair.node = lab.reload(&mut pair.node);
+            assert_eq!(pair.node.info("HandoverKind"), "instant");
+        };
+        for round in 0..3 {
+            reload(&mut pair);
+            pair.equal(5);
+            // Other keys that stick to the same two servers.
+            for n in 0..4 {
+                let header = format!("x-key: late{round}{n}");
+                get(&pair.front, "/", &header).expect("an answer through HAProxy");
+            }
+            eventually(5, "late keys", || match pair.node.cli().used("web")? {
+                used if used == 5 + 4 * (round + 1) => Ok(()),
+                used => Err(format!("{used} entries in web")),
+            });
+        }
+        reload(&mut pair);
+        pair.equal(5);
+        let late = pair.node.cli().row("web", "late23").expect("sticks");
+        assert!(["s1", "srv-two"].contains(&late.values["server_key"].as_str()), "{late:?}");
+        // And all of it is given back.
+        pair.hap.kill();
+        pair.hap.start();
+        eventually(12, "HAProxy gets its entries back", || {
+            let used = pair.hap.cli().used("web")?;
+            (used == 17).then_some(()).ok_or_else(|| format!("{used} entries in web"))
+        });
+        pair.equal(10);
+    });
+}
