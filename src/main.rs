@@ -13,7 +13,7 @@ use stickring::engine::getsocks;
 use stickring::engine::old::OldProcesses;
 use stickring::engine::probe::probe;
 use stickring::engine::process::{self, Daemon};
-use stickring::master::{self, Link};
+use stickring::master::{self, Configured, Link};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -176,7 +176,8 @@ fn serve(
         master: link.and_then(|link| link.end().ok()),
         config: config.clone(),
     };
-    let told = link.map(|link| Told { link, path, background: args.background() });
+    let max_reloads = config.max_reloads;
+    let told = link.map(|link| Told { link, path, max_reloads, background: args.background() });
     let mut up = Up { pidfile, ready, told };
     if instant_reload && !args.old.terminate && !args.old.pids.is_empty() {
         match go_on(&args.old.pids, setup(said), &mut up) {
@@ -249,6 +250,7 @@ struct Told<'a> {
     link: &'a Link,
     /// Of the pid file.
     path: Option<String>,
+    max_reloads: Option<u32>,
     background: bool,
 }
 
@@ -264,7 +266,8 @@ impl Up<'_> {
     fn tell(&mut self, logs: &str) {
         let _ = self.ready.take().map(process::Ready::tell);
         if let Some(told) = self.told.take() {
-            told.link.up(told.path.as_deref(), logs);
+            let (pidfile, max_reloads) = (told.path.as_deref(), told.max_reloads);
+            told.link.up(&Configured { pidfile, max_reloads }, logs);
             let _ = told.background.then(process::leave_terminal);
         }
     }

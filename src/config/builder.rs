@@ -125,6 +125,7 @@ impl<'h> Builder<'h> {
                 bufsize: BUFSIZE_DEFAULT,
                 max_updates_at_once: None,
                 hard_stop_after_ms: None,
+                max_reloads: None,
                 pidfile: None,
                 node: None,
                 stats_sockets: Vec::new(),

@@ -60,6 +60,7 @@ pub(crate) fn line(
         "pidfile" => {}
         "node" => node(b, line, diags),
         "hard-stop-after" => hard_stop_after(b, line, diags),
+        "mworker-max-reloads" => max_reloads(b, line, diags),
         "stats" => return stats(b, line, diags),
         "unix-bind" => unix_bind(b, line, diags),
         "log" => match log::parse(&line.words[1..], b.names()) {
@@ -215,6 +216,21 @@ fn hard_stop_after(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
             "timer overflow in argument '{text}' to <hard-stop-after>, maximum value is \
              2147483647 ms (~24.8 days)."
         ))),
+    }
+}
+
+/// HAProxy 3.2 takes letters for 0, which would end every worker at its first reload: refused here.
+fn max_reloads(b: &mut Builder<'_>, line: &Line, diags: &mut Diagnostics) {
+    if extra(line, 2, diags) {
+        return;
+    }
+    let keyword = line.word(0);
+    match line.word(1).parse::<i64>() {
+        Ok(n) if n >= 0 => b.config.max_reloads = Some(u32::try_from(n).unwrap_or(u32::MAX)),
+        Ok(_) => {
+            diags.alert(line.says(format!("'{keyword}' expects a positive value or zero.")));
+        }
+        Err(_) => diags.alert(line.says(format!("'{keyword}' expects an integer argument."))),
     }
 }
 

@@ -92,6 +92,7 @@ const WORDS: &[&str] = &[
     "unix-bind",
     "prefix",
     "hard-stop-after",
+    "mworker-max-reloads",
     "node",
 ];
 

@@ -65,6 +65,9 @@ fn global(out: &mut String, config: &Config) {
     if let Some(ms) = config.hard_stop_after_ms {
         line(format!("    hard-stop-after {ms}ms"));
     }
+    if let Some(n) = config.max_reloads {
+        line(format!("    mworker-max-reloads {n}"));
+    }
     if let Some(path) = &config.pidfile {
         line(format!("    pidfile {}", lexer::quote(path)));
     }

@@ -44,6 +44,7 @@ global
     tune.bufsize 32k
     tune.peers.max-updates-at-once 50
     hard-stop-after 30s
+    mworker-max-reloads 3
     node n1
     unix-bind prefix /run/ mode 600
     stats socket /run/s.sock level admin mode 660 user haproxy gid 7 expose-fd listeners name x
@@ -105,6 +106,7 @@ fn a_whole_file_is_read() {
     let c = config(FULL);
     assert_eq!((c.localpeer.as_str(), c.nbthread), ("a", Some(4)));
     assert_eq!((c.bufsize, c.max_updates_at_once), (32_768, Some(50)));
+    assert_eq!(c.max_reloads, Some(3));
     assert_eq!((c.hard_stop_after_ms, c.pidfile.as_deref()), (Some(30_000), Some("/run/x.pid")));
     assert_eq!((c.stats_timeout_ms, c.stats_maxconn), (120_000, 30));
     assert_eq!(c.logs.len(), 2);

@@ -47,6 +47,9 @@ pub struct Config {
     pub max_updates_at_once: Option<u32>,
     /// `hard-stop-after` in ms.
     pub hard_stop_after_ms: Option<u64>,
+    /// `mworker-max-reloads`: a worker of `-W` that has outlived more reloads than this is told to
+    /// leave at once; `None`: never.
+    pub max_reloads: Option<u32>,
     /// `pidfile`; `-p` wins over it (the caller applies that).
     pub pidfile: Option<String>,
     /// `node`: what `show info` calls this machine.

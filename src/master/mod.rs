@@ -36,7 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify as Bell, oneshot};
 use workers::Worker;
 
-pub use workers::Link;
+pub use workers::{Configured, Link};
 
 /// What the master needs to know.
 pub struct Setup {

@@ -8,7 +8,7 @@ use crate::engine::control::{self, Channel};
 use crate::engine::process::{self, Pidfile};
 use crate::limits::WORKERS_MAX;
 use crate::observe::log::Level;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -38,6 +38,10 @@ pub(super) struct Worker {
     pub(super) started: Millis,
     /// Reloads since it was started.
     pub(super) reloads: u32,
+    /// Those of them that brought a successor.
+    outlived: u32,
+    /// Set when it was told to leave because that was more than this many.
+    exceeds: Option<u32>,
     pub(super) channel: Rc<Channel>,
     child: Child,
 }
@@ -65,10 +69,10 @@ impl Link {
         Ok(Some(Link { end, old: Some(OldProcesses { pids, terminate }) }))
     }
 
-    /// Tells the master that we are up, where a pid file was configured, and what was said.
-    pub fn up(&self, pidfile: Option<&str>, logs: &str) {
+    /// Tells the master that we are up, and what was said.
+    pub fn up(&self, configured: &Configured<'_>, logs: &str) {
         // A master that is gone is noticed by whoever reads the other messages.
-        let _ = control::send(&self.end, up_message(pidfile, logs).as_bytes(), None);
+        let _ = control::send(&self.end, configured.message(logs).as_bytes(), None);
     }
 
     /// Tells the master what was said before the end.
@@ -82,8 +86,28 @@ impl Link {
     }
 }
 
-fn up_message(pidfile: Option<&str>, logs: &str) -> String {
-    format!("up\n{}\n{logs}", pidfile.unwrap_or_default())
+/// What the configuration says that the master, which does not read it, must know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Configured<'a> {
+    /// Where the pid file is.
+    pub pidfile: Option<&'a str>,
+    /// `mworker-max-reloads`.
+    pub max_reloads: Option<u32>,
+}
+
+impl<'a> Configured<'a> {
+    fn message(&self, logs: &str) -> String {
+        let max_reloads = self.max_reloads.map(|n| n.to_string()).unwrap_or_default();
+        format!("up\n{}\n{max_reloads}\n{logs}", self.pidfile.unwrap_or_default())
+    }
+
+    /// From what stands behind `up`, with the rest of it.
+    fn read(message: &'a str) -> (Configured<'a>, &'a str) {
+        let (pidfile, rest) = message.split_once('\n').unwrap_or((message, ""));
+        let (max_reloads, logs) = rest.split_once('\n').unwrap_or((rest, ""));
+        let pidfile = (!pidfile.is_empty()).then_some(pidfile);
+        (Configured { pidfile, max_reloads: max_reloads.parse().ok() }, logs)
+    }
 }
 
 /// SIGUSR2 and its like. During a load, the next one follows it. `waiting` is told how it went.
@@ -150,8 +174,8 @@ fn heard(master: &Shared, pid: Pid, message: &[u8]) {
         inner.startup_logs = rest.to_owned();
         return;
     }
-    let (pidfile, logs) = rest.split_once('\n').unwrap_or((rest, ""));
-    inner.loaded(pid, pidfile, logs);
+    let (configured, logs) = Configured::read(rest);
+    inner.loaded(pid, configured, logs);
     if let Some(hard) = inner.again.take() {
         drop(inner);
         reload(master, hard, None);
@@ -213,11 +237,11 @@ impl Master {
         let pid = Pid::from_raw(raw).ok_or(io::ErrorKind::InvalidData)?;
         let channel = Rc::new(Channel::new(ours)?);
         let (started, state) = (Clock.now(), State::Loading);
-        Ok(Worker { pid, state, started, reloads: 0, channel, child })
+        Ok(Worker { pid, state, started, reloads: 0, outlived: 0, exceeds: None, channel, child })
     }
 
     /// A worker is up: it is the current one.
-    fn loaded(&mut self, pid: Pid, pidfile: &str, logs: &str) {
+    fn loaded(&mut self, pid: Pid, configured: Configured<'_>, logs: &str) {
         for worker in &mut self.workers {
             match worker.state {
                 State::Loading if worker.pid == pid => worker.state = State::Current,
@@ -225,12 +249,13 @@ impl Master {
                 _ => {}
             }
         }
+        self.end_who_stays(configured.max_reloads);
         self.failed = 0;
         self.log(Level::Notice, "Loading success.");
         self.startup_logs = logs.to_owned();
         let own = self.pidfile.take().map(Ok);
-        let configured =
-            (!pidfile.is_empty() && self.args.pidfile.is_none()).then(|| Pidfile::open(pidfile));
+        let configured = configured.pidfile.filter(|_| self.args.pidfile.is_none());
+        let configured = configured.map(Pidfile::open);
         if let Some(file) = own.or(configured)
             && let Err(error) = file.and_then(Pidfile::write)
         {
@@ -240,6 +265,20 @@ impl Master {
         // Whoever started us may be gone.
         let _ = self.ready.take().map(process::Ready::tell);
         self.answer(true);
+    }
+
+    /// `mworker-max-reloads`, once a successor is up: workers that it outlived more often than that
+    /// leave at once. Unlike with HAProxy reloads that failed do not count: nobody was there to
+    /// hand over to.
+    fn end_who_stays(&mut self, max: Option<u32>) {
+        for worker in self.workers.iter_mut().filter(|w| w.state == State::Former) {
+            worker.outlived = worker.outlived.saturating_add(1);
+            if max.is_some_and(|max| worker.outlived > max) {
+                worker.exceeds = max;
+                // Gone, and not reaped yet.
+                let _ = kill_process(worker.pid, Signal::TERM);
+            }
+        }
     }
 
     fn load_failed(&mut self, logs: String) {
@@ -264,8 +303,12 @@ impl Master {
     /// A worker has ended.
     fn ended(&mut self, worker: &Worker, status: ExitStatus) {
         let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-        let how = format!("({}) exited with code {code} ({})", worker.pid, name_of(code));
-        let level = if code == 0 { Level::Warning } else { Level::Alert };
+        let mut how = format!("({}) exited with code {code} ({})", worker.pid, name_of(code));
+        let mut level = if code == 0 { Level::Warning } else { Level::Alert };
+        if let Some(max) = worker.exceeds.filter(|_| code == 143) {
+            how += &format!(", as it exceeds max reloads ({max})");
+            level = Level::Warning;
+        }
         let loading = self.workers.iter().any(|w| w.state == State::Loading);
         match worker.state {
             State::Loading => {
@@ -313,5 +356,23 @@ fn name_of(code: i32) -> &'static str {
         159 => "Bad system call",
         128.. => "Signal",
         _ => "Exit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_master_reads_what_the_worker_says() {
+        let full = Configured { pidfile: Some("/run/x y"), max_reloads: Some(3) };
+        for configured in [full, Configured::default()] {
+            for logs in ["", "one\n\ntwo\n"] {
+                let message = configured.message(logs);
+                let rest = message.strip_prefix("up\n").unwrap();
+                assert_eq!(Configured::read(rest), (configured, logs), "{message:?}");
+            }
+        }
+        assert_eq!(Configured::read(""), (Configured::default(), ""));
     }
 }

@@ -255,3 +255,64 @@ fn in_the_foreground_there_is_no_master() {
     proc.signal(Signal::TERM);
     proc.ends_with(143);
 }
+
+/// A worker that has given its port free and does nothing any more, signals included, until it
+/// goes on.
+struct Asleep(u32);
+
+impl Asleep {
+    fn new(pid: u32, lab: &Lab) -> Asleep {
+        kill(pid, Signal::TTOU);
+        assert!(wait_until(LIMIT, || !lab.listens()));
+        kill(pid, Signal::STOP);
+        Asleep(pid)
+    }
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        kill(self.0, Signal::CONT);
+    }
+}
+
+#[test]
+fn a_worker_that_outlives_too_many_reloads_is_ended() {
+    let lab = Lab::new();
+    std::fs::write(lab.path("own.cfg"), "stickring\n    instant-reload off\n").unwrap();
+    lab.configure("mworker-max-reloads 2");
+    let mut master = lab.master(&["-W", "-f", &lab.text("own.cfg")], &[]);
+    let first = only_worker(&lab);
+    // Reloads that fail leave it alone, however many: nobody took its place.
+    lab.configure("mworker-max-reloads x");
+    for _ in 0..3 {
+        let reply = lab.ask_master("reload");
+        assert!(
+            reply.starts_with("Success=0\n") && reply.contains("expects an integer"),
+            "{reply}"
+        );
+    }
+    lab.configure("mworker-max-reloads 2");
+    let asleep = Asleep::new(first, &lab);
+    let reload = || {
+        let reply = lab.ask_master("reload");
+        assert!(reply.starts_with("Success=1\n"), "{reply}\n{}", master.log());
+    };
+    let ended = |pid: u32, how: &str| format!("Former worker ({pid}) exited with code {how}");
+    reload();
+    reload();
+    drop(asleep);
+    master.says(&ended(first, "0 (Exit)"));
+    // The same once more, and now one reload too many.
+    let second = only_worker(&lab);
+    let asleep = Asleep::new(second, &lab);
+    reload();
+    reload();
+    assert!(workers(&lab).1.contains(&second), "two are not more than two");
+    reload();
+    drop(asleep);
+    master.says(&ended(second, "143 (Terminated), as it exceeds max reloads (2)"));
+    let current = only_worker(&lab);
+    assert_eq!(lab.answers(), Some(current), "nobody else was ended");
+    assert!(!master.log().contains(&format!("({current}) exited")), "{}", master.log());
+    master.lives();
+}
