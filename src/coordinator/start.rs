@@ -347,6 +347,13 @@ async fn shard_zero(
         }
         node.go_on(legacy, now);
     }
+    for (section, bound) in &setup.opened.peers {
+        let local = &mut node.sections[*section].peers[0];
+        if local.address.as_ref() == Some(&bound.address) {
+            // Nobody can dial an `fd@`.
+            local.address = Some(bound.reached_at());
+        }
+    }
     for (section, waits) in node.sections.iter().zip(node.waits.iter()) {
         waits.store(section.brain.holds_remotes(), Ordering::Relaxed);
     }

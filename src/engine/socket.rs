@@ -295,6 +295,19 @@ impl Bound {
         }
     }
 
+    /// Where it is reached: the configured address, and for an inherited descriptor the one that
+    /// the socket itself is bound to.
+    pub fn reached_at(&self) -> Address {
+        let Address::Fd(_) = &self.address else { return self.address.clone() };
+        let at = self.socket.local_addr().ok().and_then(|at| {
+            if let Some(at) = at.as_socket() {
+                return Some(Address::tcp(at.ip(), at.port()));
+            }
+            at.as_pathname().and_then(Path::to_str).map(|path| Address::Unix(path.into()))
+        });
+        at.unwrap_or_else(|| self.address.clone())
+    }
+
     /// Hands the socket to the runtime of this thread.
     pub fn into_listener(self) -> io::Result<Listener> {
         let local = self.local_addr();
@@ -502,6 +515,14 @@ impl Fresh {
         match self {
             Fresh::Tcp(stream) => stream.write_all(bytes).await,
             Fresh::Unix(stream) => stream.write_all(bytes).await,
+        }
+    }
+
+    /// Says that there is no more to come from us.
+    pub async fn end(&mut self) -> io::Result<()> {
+        match self {
+            Fresh::Tcp(stream) => tokio::io::AsyncWriteExt::shutdown(stream).await,
+            Fresh::Unix(stream) => tokio::io::AsyncWriteExt::shutdown(stream).await,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,13 @@ impl Lab {
         Proc::spawn(command)
     }
 
+    /// The same, with this as its standard input: `fd@0`.
+    pub fn spawn_holding(&self, args: &[&str], fd: OwnedFd) -> Proc {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stickring"));
+        command.arg("-f").arg(self.path("node.cfg")).args(args).stdin(fd);
+        Proc::spawn_as_it_is(command)
+    }
+
     /// Starts the daemon and waits until it is the one that answers.
     pub fn start(&self, args: &[&str]) -> Proc {
         let proc = self.spawn(args);
@@ -98,7 +106,7 @@ impl Lab {
         proc
     }
 
-    fn wait_for(&self, proc: &Proc) {
+    pub fn wait_for(&self, proc: &Proc) {
         let up = wait_until(LIMIT, || self.answers() == Some(proc.pid()));
         assert!(up, "it does not answer, but {:?} does:\n{}", self.answers(), proc.log());
     }
@@ -130,11 +138,13 @@ impl Lab {
     }
 }
 
-/// One line to a stats socket, and the answer.
+/// Lines to a stats socket or a master, and the answer.
 pub fn ask(socket: &Path, line: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(format!("{line}\n").as_bytes())?;
+    // The master's command line goes on with the next line as long as there may be one.
+    stream.shutdown(std::net::Shutdown::Write)?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
@@ -142,7 +152,12 @@ pub fn ask(socket: &Path, line: &str) -> std::io::Result<String> {
 
 impl Proc {
     pub fn spawn(mut command: Command) -> Proc {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Proc::spawn_as_it_is(command)
+    }
+
+    fn spawn_as_it_is(mut command: Command) -> Proc {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         keep(BufReader::new(child.stdout.take().unwrap()), &log);

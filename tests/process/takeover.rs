@@ -193,3 +193,33 @@ fn signals_for_others_change_nothing() {
     proc.signal(Signal::INT);
     proc.ends_with(130);
 }
+
+#[test]
+fn tables_change_hands_where_the_socket_is_inherited() {
+    // By the protocol: the old process has to dial what it knows as a number only.
+    for line in ["peer n fd@0", "bind fd@0\n    server n"] {
+        let lab = Lab::new();
+        std::fs::write(lab.path("own.cfg"), "stickring\n    instant-reload off\n").unwrap();
+        let config = lab.read("node.cfg").replace(&format!("peer n {}", lab.address), line);
+        std::fs::write(lab.path("node.cfg"), config).unwrap();
+        let socket = TcpListener::bind(lab.address).unwrap();
+        let own = lab.text("own.cfg");
+        let start = |args: &[&str]| {
+            let args: Vec<&str> = ["-f", &own].into_iter().chain(args.iter().copied()).collect();
+            let proc = lab.spawn_holding(&args, socket.try_clone().unwrap().into());
+            lab.wait_for(&proc);
+            proc
+        };
+        let mut old = start(&[]);
+        let peers = crate::lab::ask(&lab.socket(), "show peers").unwrap();
+        let local = format!("id=n(local,inactive) addr={} ", lab.address);
+        assert!(peers.contains(&local), "{peers}");
+        crate::lab::ask(&lab.socket(), "set table p/t key 7 data.gpc0 5").unwrap();
+        let mut new = start(&["-sf", &old.pid_text()]);
+        old.ends_with(0);
+        new.says("Hand-over from the old process");
+        let row = crate::lab::ask(&lab.socket(), "show table p/t key 7").unwrap();
+        assert!(row.contains("gpc0=5"), "{line}: {row}\n{}\n{}", old.log(), new.log());
+        new.lives();
+    }
+}
