@@ -13,16 +13,18 @@
 //! | file | what |
 //! |---|---|
 //! | `workers.rs` | starting them, what they say, how they end |
-//! | `cli.rs` | the master's command line |
+//! | `cli.rs` | the master's command line: connections, and the way to workers |
+//! | `commands.rs` | what the master itself answers there |
 #![forbid(unsafe_code)]
 
 mod cli;
+mod commands;
 mod workers;
 
 use crate::Millis;
 use crate::cli::Args;
 use crate::cli::load::SystemHost;
-use crate::config::{self, StatsSocketSpec};
+use crate::config::{self, CliLevel, StatsSocketSpec};
 use crate::engine::Clock;
 use crate::engine::notify::Notify;
 use crate::engine::process::{Pidfile, Ready};
@@ -71,6 +73,8 @@ struct Master {
     exit: Option<i32>,
     code: i32,
     clients: usize,
+    /// Where the command line is, for `show cli sockets`.
+    sockets: Vec<(String, CliLevel)>,
     /// Rung when `exit` is set.
     over: Rc<Bell>,
 }
@@ -139,6 +143,7 @@ async fn work(setup: Setup) -> io::Result<i32> {
         exit: None,
         code: 0,
         clients: 0,
+        sockets: Vec::new(),
         over: over.clone(),
         args,
     }));

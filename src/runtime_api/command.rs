@@ -121,7 +121,7 @@ pub(super) fn parse(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Outcome, CliE
         [] => Outcome::Nothing,
         [b"quit", ..] => Outcome::Quit,
         [b"prompt", ..] => Outcome::Prompt(from(1).to_vec()),
-        [b"help", ..] => Outcome::Info(help::help(from(1)).into_bytes()),
+        [b"help", ..] => Outcome::Info(help::CATALOG.help(from(1)).into_bytes()),
         [b"echo", ..] => Outcome::Info(from(1).join(&b' ')),
         [b"operator", ..] => lower(CliLevel::Operator, cx)?,
         [b"user", ..] => lower(CliLevel::User, cx)?,
@@ -155,7 +155,7 @@ fn show(words: &[Vec<u8>], names: &[&[u8]], cx: &Context<'_>) -> Result<Outcome,
         }
         [b"version", ..] => return Ok(Outcome::Info(cx.facts.version.clone().into_bytes())),
         [b"cli", b"level", ..] => return Ok(Outcome::Info(level_name(cx.level).into())),
-        [b"cli", b"sockets", ..] => return Ok(Outcome::Text(sockets(cx.facts))),
+        [b"cli", b"sockets", ..] => return Ok(Outcome::Text(sockets(&cx.facts.sockets))),
         [b"startup-logs", ..] => {
             // An empty line would end the reply.
             let lines = cx.facts.startup_logs.lines().filter(|line| !line.is_empty());
@@ -177,7 +177,7 @@ fn show(words: &[Vec<u8>], names: &[&[u8]], cx: &Context<'_>) -> Result<Outcome,
 }
 
 fn unknown(words: &[Vec<u8>]) -> Outcome {
-    Outcome::Info(help::unknown(words).into_bytes())
+    Outcome::Info(help::CATALOG.unknown(words).into_bytes())
 }
 
 fn lower(level: CliLevel, cx: &Context<'_>) -> Result<Outcome, CliError> {
@@ -202,8 +202,9 @@ pub fn level_name(level: CliLevel) -> &'static str {
     }
 }
 
-fn sockets(facts: &Facts) -> String {
-    let lines = facts.sockets.iter().map(|(name, level)| {
+/// `show cli sockets`: addresses and their levels.
+pub(crate) fn sockets(sockets: &[(String, CliLevel)]) -> String {
+    let lines = sockets.iter().map(|(name, level)| {
         let level = level_name(*level);
         format!("{name} {level} all\n")
     });

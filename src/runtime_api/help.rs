@@ -1,19 +1,22 @@
 //! `help [<command>]`, and what an unknown command is answered.
 //!
-//! Pure; owns the list of commands, which `command::parse` follows. Rule: HAProxy 3.2's
-//! layout (two blanks, the usage in 40 columns, `: text`), with the same three lines at the end.
+//! Pure; owns the list of the stats socket's commands, which `command::parse` follows; the master's
+//! command line has a list of its own. Rule: HAProxy 3.2's layout (two blanks, the usage in 40
+//! columns, `: text`), with the same three lines at the end.
 
 use crate::limits::CLI_SUGGESTIONS_MAX;
 
 /// A command as `help` shows it.
-struct Entry {
+#[derive(Debug)]
+pub(crate) struct Entry {
     /// The fixed words it starts with.
     words: &'static str,
     usage: &'static str,
     text: &'static str,
 }
 
-const fn entry(words: &'static str, usage: &'static str, text: &'static str) -> Entry {
+/// An [`Entry`].
+pub(crate) const fn entry(words: &'static str, usage: &'static str, text: &'static str) -> Entry {
     Entry { words, usage, text }
 }
 
@@ -109,59 +112,72 @@ const TAIL: &[Entry] = &[
     entry("quit", "quit", "disconnect"),
 ];
 
-/// `help <words>`: the commands that start with these words; close ones when none does.
-pub fn help(words: &[Vec<u8>]) -> String {
-    let asked = joined(words);
-    render("The following commands are valid at this level:", &matching(&asked))
+/// Commands, and those that are shown behind every list of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Catalog {
+    pub(crate) commands: &'static [Entry],
+    pub(crate) tail: &'static [Entry],
 }
 
-/// The answer to words that are no command.
-pub fn unknown(words: &[Vec<u8>]) -> String {
-    let name = words.first().map(|w| String::from_utf8_lossy(w)).unwrap_or_default();
-    let name: String = name.chars().filter(|c| !c.is_control()).collect();
-    let head = format!(
-        "Unknown command: '{name}', but maybe one of the following ones is a better match:"
-    );
-    render(&head, &matching(&joined(words)))
+/// The stats socket's.
+pub(super) const CATALOG: Catalog = Catalog { commands: COMMANDS, tail: TAIL };
+
+impl Catalog {
+    /// `help <words>`: the commands that start with these words; close ones when none does.
+    pub(crate) fn help(&self, words: &[Vec<u8>]) -> String {
+        let asked = joined(words);
+        self.render("The following commands are valid at this level:", &self.matching(&asked))
+    }
+
+    /// The answer to words that are no command.
+    pub(crate) fn unknown(&self, words: &[Vec<u8>]) -> String {
+        let name = words.first().map(|w| String::from_utf8_lossy(w)).unwrap_or_default();
+        let name: String = name.chars().filter(|c| !c.is_control()).collect();
+        let head = format!(
+            "Unknown command: '{name}', but maybe one of the following ones is a better match:"
+        );
+        self.render(&head, &self.matching(&joined(words)))
+    }
+
+    fn render(&self, head: &str, entries: &[&Entry]) -> String {
+        let mut text = head.to_owned();
+        for e in entries.iter().copied().chain(self.tail) {
+            text.push_str(&format!("\n  {:<40}: {}", e.usage, e.text));
+        }
+        text
+    }
+
+    /// Commands that start with `asked`, or that `asked` starts with; else the few closest ones.
+    fn matching(&self, asked: &str) -> Vec<&'static Entry> {
+        let starts = |e: &&Entry| {
+            let longer = asked.strip_prefix(e.words);
+            e.words.starts_with(asked) || longer.is_some_and(|rest| rest.starts_with(' '))
+        };
+        let found: Vec<_> = self.commands.iter().filter(starts).collect();
+        if found.is_empty() { self.closest(asked) } else { found }
+    }
+
+    fn closest(&self, asked: &str) -> Vec<&'static Entry> {
+        let mut scored: Vec<_> = self
+            .commands
+            .iter()
+            .enumerate()
+            .map(|(at, e)| (distance(head(asked, e.words), e.words), at, e))
+            .filter(|(distance, _, e)| distance * 2 <= e.words.len())
+            .collect();
+        scored.sort_by_key(|&(distance, at, _)| (distance, at));
+        // One typing mistake away from a command, the others are noise.
+        let best = scored.first().map_or(0, |&(distance, _, _)| distance);
+        scored.retain(|&(distance, _, _)| distance <= best * 2);
+        scored.truncate(CLI_SUGGESTIONS_MAX);
+        scored.sort_by_key(|&(_, at, _)| at);
+        scored.into_iter().map(|(_, _, e)| e).collect()
+    }
 }
 
 fn joined(words: &[Vec<u8>]) -> String {
     let words: Vec<_> = words.iter().map(|w| String::from_utf8_lossy(w)).collect();
     words.join(" ")
-}
-
-fn render(head: &str, entries: &[&Entry]) -> String {
-    let mut text = head.to_owned();
-    for e in entries.iter().copied().chain(TAIL) {
-        text.push_str(&format!("\n  {:<40}: {}", e.usage, e.text));
-    }
-    text
-}
-
-/// Commands that start with `asked`, or that `asked` starts with; else the few closest ones.
-fn matching(asked: &str) -> Vec<&'static Entry> {
-    let starts = |e: &&Entry| {
-        let longer = asked.strip_prefix(e.words);
-        e.words.starts_with(asked) || longer.is_some_and(|rest| rest.starts_with(' '))
-    };
-    let found: Vec<_> = COMMANDS.iter().filter(starts).collect();
-    if found.is_empty() { closest(asked) } else { found }
-}
-
-fn closest(asked: &str) -> Vec<&'static Entry> {
-    let mut scored: Vec<_> = COMMANDS
-        .iter()
-        .enumerate()
-        .map(|(at, e)| (distance(head(asked, e.words), e.words), at, e))
-        .filter(|(distance, _, e)| distance * 2 <= e.words.len())
-        .collect();
-    scored.sort_by_key(|&(distance, at, _)| (distance, at));
-    // One typing mistake away from a command, the others are noise.
-    let best = scored.first().map_or(0, |&(distance, _, _)| distance);
-    scored.retain(|&(distance, _, _)| distance <= best * 2);
-    scored.truncate(CLI_SUGGESTIONS_MAX);
-    scored.sort_by_key(|&(_, at, _)| at);
-    scored.into_iter().map(|(_, _, e)| e).collect()
 }
 
 /// As many words of `asked` as `words` has, and never more than its length and half of it again:
@@ -208,10 +224,10 @@ mod tests {
     #[test]
     fn help_filters_by_prefix() {
         let head = "The following commands are valid at this level:";
-        assert_eq!(help(&words("show table")), format!("{head}{TABLE}{TAIL}"));
-        assert_eq!(help(&words("show table extra")), format!("{head}{TABLE}{TAIL}"));
-        assert_eq!(help(&[]).lines().count(), 1 + COMMANDS.len() + 3);
-        assert!(help(&words("zork")).ends_with(TAIL));
+        assert_eq!(CATALOG.help(&words("show table")), format!("{head}{TABLE}{TAIL}"));
+        assert_eq!(CATALOG.help(&words("show table extra")), format!("{head}{TABLE}{TAIL}"));
+        assert_eq!(CATALOG.help(&[]).lines().count(), 1 + COMMANDS.len() + 3);
+        assert!(CATALOG.help(&words("zork")).ends_with(TAIL));
     }
 
     /// As HAProxy 3.2 prints it.
@@ -219,17 +235,17 @@ mod tests {
     fn unknown_commands_name_close_ones() {
         let head =
             "Unknown command: 'show', but maybe one of the following ones is a better match:";
-        assert_eq!(unknown(&words("show tables")), format!("{head}{TABLE}{TAIL}"));
+        assert_eq!(CATALOG.unknown(&words("show tables")), format!("{head}{TABLE}{TAIL}"));
         assert_eq!(
-            unknown(&words("Show version")),
+            CATALOG.unknown(&words("Show version")),
             format!(
                 "{}\n  show version                            : show version of the current \
                  process{TAIL}",
                 head.replace("show'", "Show'")
             )
         );
-        assert!(unknown(&words("show cli")).lines().count() == 1 + 2 + 3);
-        assert!(unknown(&words("qwertyuiop")).ends_with(TAIL));
+        assert!(CATALOG.unknown(&words("show cli")).lines().count() == 1 + 2 + 3);
+        assert!(CATALOG.unknown(&words("qwertyuiop")).ends_with(TAIL));
     }
 
     #[test]

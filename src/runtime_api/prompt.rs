@@ -66,12 +66,17 @@ impl Prompt {
             return;
         }
         if self.timed {
-            let s = up.0 / 1000;
-            let (d, h, m) = (s / 86_400, s / 3600 % 24, s / 60 % 60);
-            out.extend_from_slice(format!("[{d}:{h:02}:{m:02}:{:02}]", s % 60).as_bytes());
+            out.extend_from_slice(time(up.0).as_bytes());
         }
         out.extend_from_slice(b"> ");
     }
+}
+
+/// The time in a timed prompt.
+pub(crate) fn time(up_ms: u64) -> String {
+    let s = up_ms / 1000;
+    let (d, h, m) = (s / 86_400, s / 3600 % 24, s / 60 % 60);
+    format!("[{d}:{h:02}:{m:02}:{:02}]", s % 60)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod lab;
 
 mod master;
+mod master_cli;
 mod notify;
 mod sockets;
 mod takeover;

@@ -66,30 +66,10 @@ fn the_command_line_reaches_workers() {
     // What changes a table does so, too: the level is the highest.
     assert_eq!(lab.ask_master("@1 set table p/t key 7 data.gpc0 5"), "\n");
     assert!(ask(&lab.socket(), "show table p/t").unwrap().contains("key=7 "));
-    let wrong = lab.ask_master("@!1 show info");
-    assert_eq!(wrong, "Can't find the target PID matching the prefix '@!1'\n");
-    assert!(lab.ask_master("nonsense").starts_with("Unknown command: 'nonsense'"));
-    let help = lab.ask_master("help");
-    for word in ["reload", "show proc", "@!<pid>"] {
-        assert!(help.contains(&format!("\n  {word} ")), "{help}");
-    }
     let talk = "prompt;@1;show version;@master;show version;quit";
     let talk = lab.ask_master(talk);
     assert_eq!(talk.matches(env!("CARGO_PKG_VERSION")).count(), 2, "{talk}");
     drop(master);
-}
-
-#[test]
-fn who_may_not_reload_is_told() {
-    let lab = Lab::new();
-    let socket = format!("{},level,operator", lab.text("master.sock"));
-    let proc = lab.spawn(&["-W", "-S", &socket]);
-    proc.says("Loading success.");
-    assert_eq!(lab.ask_master("reload"), "Permission denied\n\n");
-    assert_eq!(lab.ask_master("@1 show cli level"), "operator\n\n");
-    let mut wrong = lab.spawn(&["-W", "-S", "/x,nonsense"]);
-    wrong.ends_with(1);
-    wrong.says("'-S /x,nonsense'");
 }
 
 #[test]
