@@ -25,7 +25,7 @@ fn count(text: &str) -> Result<usize, String> {
 
 /// Measures peers nodes: learn, teach, latency, reload, fan-out and memory, all in one run.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "stickring-load")]
+#[command(name = "stickring-load", args_override_self = true)]
 pub struct Options {
     /// What to measure.
     #[command(subcommand)]
@@ -207,6 +207,15 @@ mod tests {
         assert_eq!(rounds("reload --rounds 8"), [(8, 8), (8, 3)]);
         assert_eq!(rounds("reload --haproxy-rounds 2"), [(5, 2), (20, 2)]);
         assert_eq!(rounds("learn --rounds 4 --haproxy-rounds 6"), [(4, 6), (4, 6)]);
+    }
+
+    #[test]
+    fn what_is_said_last_counts() {
+        assert_eq!(rounds("all --rounds 2 --haproxy-rounds 1 --rounds 7")[0], (7, 1));
+        let words = "stickring-load all --small 5 --seconds 1 --small 6 --seconds 2".split(' ');
+        let options = Options::try_parse_from(words).expect("known options");
+        let Command::All { small, seconds, .. } = options.command else { panic!("all") };
+        assert_eq!((small, seconds), (6, 2.0));
     }
 
     #[test]

@@ -42,27 +42,29 @@ struct Filling<'a> {
     keys: u32,
     begin: Instant,
     next: Duration,
-    used: u64,
+    /// What the last look saw.
+    said: String,
 }
 
 impl<'a> Filling<'a> {
     fn new(daemon: &'a Daemon, keys: u32, begin: Instant) -> Filling<'a> {
-        Filling { daemon, keys, begin, next: Duration::ZERO, used: 0 }
+        Filling { daemon, keys, begin, next: Duration::ZERO, said: String::new() }
     }
 
-    /// Looks, if it is time to. Returns when it was seen to be whole.
-    fn look(&mut self) -> Outcome<Option<Duration>> {
+    /// Looks, if it is time to. Returns when it was seen to be whole. A daemon that is too busy to
+    /// answer is asked again.
+    fn look(&mut self) -> Option<Duration> {
         if self.begin.elapsed() < self.next {
-            return Ok(None);
+            return None;
         }
-        self.used = self.daemon.used()?;
+        let used = self.daemon.used();
         let now = self.begin.elapsed();
         self.next = now + LOOK.max(now / LOOKS);
-        Ok((self.used == u64::from(self.keys)).then_some(now))
-    }
-
-    fn said(&self) -> String {
-        format!("{} of {} entries", self.used, self.keys)
+        self.said = match &used {
+            Ok(used) => format!("{used} of {} entries", self.keys),
+            Err(e) => format!("its entries are not known: {e}"),
+        };
+        used.is_ok_and(|used| used == u64::from(self.keys)).then_some(now)
     }
 }
 
@@ -88,17 +90,17 @@ fn watch(old: &mut Daemon, mut filling: Filling<'_>, limit: Duration) -> Outcome
             }
         }
         if whole.is_none() {
-            whole = filling.look()?;
+            whole = filling.look();
         }
         match (whole, gone) {
             (Some(whole), Some(gone)) => return Ok(HandOver { whole, gone, old_cpu_s }),
             (_, None) if begin.elapsed() > limit => {
-                let (limit, said) = (limit.as_secs(), filling.said());
+                let (limit, said) = (limit.as_secs(), filling.said);
                 let whole = whole.map_or(String::new(), |at: Duration| format!(" since {at:.1?}"));
                 return fail(format!("the old process is there behind {limit} s; {said}{whole}"));
             }
             (None, Some(gone)) if begin.elapsed() > gone + ORPHAN_MAX => {
-                return fail(format!("the old process has left; {}", filling.said()));
+                return fail(format!("the old process has left; {}", filling.said));
             }
             _ => std::thread::sleep(LOOK_AT_PROCESS),
         }
@@ -202,11 +204,11 @@ pub fn relearn(
     let new = Daemon::start(subject, &setup)?;
     let mut filling = Filling::new(&new, model.keys, begin);
     let took = loop {
-        if let Some(took) = filling.look()? {
+        if let Some(took) = filling.look() {
             break took;
         }
         if begin.elapsed() > limit {
-            return fail(format!("{} behind {} s", filling.said(), limit.as_secs()));
+            return fail(format!("{} behind {} s", filling.said, limit.as_secs()));
         }
         std::thread::sleep(LOOK_AT_PROCESS);
     };

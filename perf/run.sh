@@ -29,11 +29,8 @@ load=(target/release/stickring-load)
 case ${1:-} in
 --quick)
     shift
-    # As in all of it, no HAProxy is in all rounds of a reload. What is said behind it counts.
-    rounds=()
-    [[ " $* " = *' --rounds'[\ =]* ]] || rounds+=(--rounds 2)
-    [[ " $* " = *' --haproxy-rounds'[\ =]* ]] || rounds+=(--haproxy-rounds 1)
-    "${load[@]}" all --small 20000 --large 50000 --seconds 1 "${rounds[@]}" "$@"
+    # No HAProxy in all rounds, as in the reloads of all of it. What is said last counts.
+    "${load[@]}" all --small 20000 --large 50000 --seconds 1 --rounds 2 --haproxy-rounds 1 "$@"
     ;;
 '' | --*) "${load[@]}" all --keep "$@" ;;
 *) "${load[@]}" "$@" --keep ;;
