@@ -92,8 +92,9 @@ pub struct Node {
     /// Wakes the main loop: a link or a section may have something due earlier.
     poke: Rc<Notify>,
     stopping: bool,
-    /// Another process may have everything: nothing is begun.
-    frozen: tokio::sync::watch::Sender<bool>,
+    /// Turns of another process that may have everything, while nothing is begun, and of us: see
+    /// [`instant::frozen`].
+    frozen: tokio::sync::watch::Sender<u64>,
     /// Events of shards since the start.
     events_heard: u64,
     /// SIGUSR1 came.

@@ -182,11 +182,12 @@ impl Node {
         new: Established,
         now: Millis,
     ) {
+        let frozen = self.is_frozen();
         let entry = &mut self.sections[section].peers[peer];
         if !entry.link.counts(new.ticket) || self.stopping && !new.teach {
             return;
         }
-        if entry.session.is_some() || *self.frozen.borrow() {
+        if entry.session.is_some() || frozen {
             entry.waiting = Some(Box::new(new));
             return;
         }

@@ -318,7 +318,7 @@ async fn shard_zero(
         seeds: setup.seeds,
         doors: 0,
         held: Vec::new(),
-        frozen: tokio::sync::watch::Sender::new(false),
+        frozen: tokio::sync::watch::Sender::new(0),
         events_heard: 0,
         listeners: setup.opened.peers.len() + setup.opened.stats.len(),
         maxconn: setup.maxconn.map_or(usize::MAX, |n| n as usize),

@@ -200,6 +200,31 @@ fn an_old_process_that_stands_still_goes_on_when_it_may() {
     });
 }
 
+/// Each of them has everything stopped and going on again, at once one after the other.
+#[test]
+fn successors_that_die_one_after_the_other_keep_nobody_from_taking_over() {
+    on(&KINDS, |daemon| {
+        let mut peer = Peer::connect(daemon, "peer");
+        daemon.set((1..=50).map(|key| (key, 5)));
+        assert!(peer.pump(LONG, |p| p.rows == rows(50, 5)));
+        daemon.signal(Signal::STOP);
+        let dying: Vec<Child> = (0..6).map(|_| successor(daemon, &["fault:new-asked"])).collect();
+        for mut child in dying {
+            assert_eq!(ended(&mut child), None, "killed: {}", daemon.log());
+        }
+        let new = successor(daemon, &[]);
+        std::thread::sleep(Duration::from_millis(300));
+        daemon.signal(Signal::CONT);
+        assert_eq!(daemon.exit_code(LONG), Some(0), "{:?}: {}", daemon.kind, daemon.log());
+        daemon.replace(new);
+        let said = || daemon.log().contains(": instant, finished,");
+        assert!(wait_until(LONG, said), "{:?}: {}", daemon.kind, daemon.log());
+        assert_eq!(daemon.log().matches("given up, going on").count(), 6, "{}", daemon.log());
+        daemon.set([(1, 6)]);
+        assert!(peer.pump(LONG, |p| p.rows.get(&1) == Some(&6)), "{}", daemon.log());
+    });
+}
+
 #[test]
 fn a_successor_of_another_user_gets_nothing() {
     if !rustix::process::geteuid().is_root() {

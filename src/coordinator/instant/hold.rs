@@ -6,11 +6,17 @@ use crate::coordinator::Shared;
 use crate::engine::socket::Listener;
 use tokio::sync::watch;
 
+/// Whether the node is frozen, by the number of its turns: it was not at first. (A second freeze may
+/// follow so soon that nobody has seen the thaw between them.)
+pub fn frozen(turns: u64) -> bool {
+    turns % 2 == 1
+}
+
 /// One accept loop's part in a hand-over.
 pub struct Hold {
     node: Shared,
     peers: bool,
-    frozen: watch::Receiver<bool>,
+    turns: watch::Receiver<u64>,
 }
 
 impl Hold {
@@ -18,22 +24,25 @@ impl Hold {
     pub fn new(node: &Shared, peers: bool) -> Hold {
         let mut inner = node.borrow_mut();
         inner.doors += 1;
-        Hold { node: node.clone(), peers, frozen: inner.frozen.subscribe() }
+        Hold { node: node.clone(), peers, turns: inner.frozen.subscribe() }
     }
 
     /// Waits until the node is frozen. May be cancelled.
     pub async fn begins(&mut self) {
-        if self.frozen.wait_for(|frozen| *frozen).await.is_err() {
-            // The node is gone with its flag.
+        if self.turns.wait_for(|turns| frozen(*turns)).await.is_err() {
+            // The node is gone with its number.
             std::future::pending::<()>().await;
         }
     }
 
-    /// Offers the socket, and waits until the node goes on.
+    /// Offers the socket, and waits until the node goes on; not at all if it has by now.
     pub async fn wait(&mut self, listener: &Listener) {
-        let state = ListenerState { peers: self.peers, address: listener.configured() };
-        self.node.borrow_mut().held.push((state, listener.duplicate()));
-        let _ = self.frozen.wait_for(|frozen| !*frozen).await;
+        let turn = *self.turns.borrow_and_update();
+        if frozen(turn) {
+            let state = ListenerState { peers: self.peers, address: listener.configured() };
+            self.node.borrow_mut().held.push((state, listener.duplicate()));
+            let _ = self.turns.wait_for(|now| *now != turn).await;
+        }
     }
 }
 

@@ -29,7 +29,7 @@ mod shape;
 mod state;
 mod take;
 
-pub use hold::Hold;
+pub use hold::{Hold, frozen};
 pub use offer::{listen, offer};
 use shape::Shape;
 pub use state::{ListenerState, NodeState};

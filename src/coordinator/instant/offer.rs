@@ -168,7 +168,7 @@ async fn give(node: &Shared, shape: &Shape) -> Result<Given, String> {
             return Err(why);
         }
         node.held.clear();
-        node.frozen.send_replace(true);
+        node.frozen.send_modify(|turns| *turns += 1);
         (node.clock.now(), node.shards.clone())
     };
     for shard in 0..shards.len() {
@@ -278,7 +278,7 @@ async fn thaw(node: &Shared) {
     }
     let mut node = node.borrow_mut();
     node.held.clear();
-    node.frozen.send_replace(false);
+    node.frozen.send_modify(|turns| *turns += 1);
     let now = node.clock.now();
     node.admit_waiting(now);
     node.poke.notify_one();

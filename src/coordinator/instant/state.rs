@@ -4,7 +4,7 @@
 //! name. Rule: the sessions of peers that are not there any more, or elsewhere, are closed by the
 //! new process, when it is the owner.
 
-use super::Legacy;
+use super::{Legacy, frozen};
 use crate::Millis;
 use crate::config::Config;
 use crate::coordinator::Node;
@@ -129,7 +129,7 @@ impl NodeState {
 impl Node {
     /// True while another process may have everything.
     pub(in crate::coordinator) fn is_frozen(&self) -> bool {
-        *self.frozen.borrow()
+        frozen(*self.frozen.borrow())
     }
 
     /// What the coordinator knows.
