@@ -6,8 +6,8 @@ use crate::coordinator::Shared;
 use crate::engine::socket::Listener;
 use tokio::sync::watch;
 
-/// Whether the node is frozen, by the number of its turns: it was not at first. (A second freeze may
-/// follow so soon that nobody has seen the thaw between them.)
+/// Whether the node is frozen, by the number of its turns: it was not at first. (A second freeze
+/// may follow so soon that nobody has seen the thaw between them.)
 pub fn frozen(turns: u64) -> bool {
     turns % 2 == 1
 }
