@@ -63,9 +63,10 @@ fn peers_come_go_and_move_and_the_others_notice_nothing() {
         // What it has confirmed at its old place is not sent again.
         assert!(moved.pump(LONG, |p| p.rows.len() == 1 && p.rows[&101] == 1));
         assert!(!kept.closed && !stranger.closed);
+        let elsewhere = "moves is DOWN (its address has changed)";
+        assert!(wait_until(LONG, || daemon.log().contains(elsewhere)), "{}", daemon.log());
         let log = daemon.log();
-        let down = "Peer p/gone is DOWN (not in the configuration any more).";
-        assert!(log.contains(down) && log.contains("moves is DOWN (its address has changed)"));
+        assert!(log.contains("Peer p/gone is DOWN (not in the configuration any more)."), "{log}");
         for name in ["kept", "stranger"] {
             assert!(!log.contains(&format!("Peer p/{name} is DOWN")), "{log}");
         }
@@ -121,7 +122,8 @@ fn strangers_are_closed_and_refused_when_they_are_not_accepted_any_more() {
     assert!(Peer::try_connect(daemon.address, "stranger").is_none());
     daemon.set([(1, 1)]);
     assert!(peer.pump(LONG, |p| p.rows == rows(1, 1)) && !peer.closed, "{}", daemon.log());
-    assert!(daemon.log().contains("not in peers section 'p' (504)"), "{}", daemon.log());
+    let refused = || daemon.log().contains("not in peers section 'p' (504)");
+    assert!(wait_until(LONG, refused), "{}", daemon.log());
 }
 
 #[test]
@@ -180,5 +182,22 @@ fn another_part_of_the_keys_is_refused_by_name() {
         let log = daemon.log();
         assert!(log.contains(&format!("configurations differ ({why}")), "{log}");
         assert!(wait_until(LONG, || daemon.info("HandoverSessionsKept") == 0));
+    }
+}
+
+#[test]
+fn processes_that_ask_and_die_one_behind_the_other_keep_nobody_from_taking_over() {
+    for kind in ENGINES {
+        let daemon = Daemon::start(kind);
+        crate::peer::teach_nothing(&daemon);
+        let mut peer = Peer::connect(&daemon, "peer");
+        for round in 0..5 {
+            let dying: Vec<_> = (0..6).map(|_| successor(&daemon, &["fault:new-asked"])).collect();
+            reload(&daemon);
+            dying.into_iter().for_each(|mut process| drop(process.wait()));
+            daemon.set([(1, round)]);
+            assert!(peer.pump(LONG, |p| p.rows == rows(1, round)), "{}", daemon.log());
+        }
+        assert!(!peer.closed);
     }
 }

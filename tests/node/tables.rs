@@ -1,10 +1,10 @@
 //! The instant hand-over to a process that has other tables: those both have keep their rows, and
 //! nothing a peer has not confirmed is lost with its session.
 
-use crate::daemon::{Daemon, KINDS, Kind, free_address, on, wait_until};
+use crate::daemon::{Daemon, ENGINES, KINDS, Kind, free_address, on, wait_until};
 use crate::instant::{LONG, reload, rows, successor};
-use crate::peer::{Peer, fill};
-use std::time::Duration;
+use crate::peer::{Peer, define, fill, updates};
+use std::time::{Duration, Instant};
 
 const KIND: Kind = Kind { engine: "auto", shards: 2 };
 const T: &str = "    table t type integer size 1m expire 1h store gpc0\n";
@@ -171,4 +171,68 @@ fn beside_auto_tables_no_table_comes_or_goes_at_once() {
     // It has been taught, and created from its definition.
     let there = || daemon.cli("show table").contains("small, type: integer");
     assert!(wait_until(LONG, there), "{}", daemon.cli("show table"));
+}
+
+/// A peer that sends updates one after the other, and again what was not acked when its session
+/// ended, as a HAProxy does.
+struct Teacher {
+    peer: Peer,
+    sent: u32,
+    acked: u32,
+    sessions: u32,
+}
+
+impl Teacher {
+    fn step(&mut self, daemon: &Daemon, more: u32) {
+        if self.peer.closed {
+            // A hello that is cut off in the middle comes again.
+            let Some(mut peer) = Peer::try_connect(daemon.address, "teacher") else { return };
+            peer.rows = std::mem::take(&mut self.peer.rows);
+            self.peer = peer;
+            self.peer.send(&define());
+            self.sent = self.acked;
+            self.sessions += 1;
+        }
+        if more > 0 && self.sent - self.acked < 50_000 {
+            let (first, last) = (self.sent + 1, self.sent + more);
+            self.peer.send(&updates(first, (first..=last).map(|n| (n, 7))));
+            self.sent = last;
+        }
+        self.peer.step();
+        self.acked = self.acked.max(self.peer.acks.last().copied().unwrap_or(0));
+    }
+}
+
+#[test]
+fn updates_that_flow_while_tables_come_and_go_are_all_there() {
+    const LOCAL: u32 = 1 << 30;
+    on(&ENGINES, |daemon| {
+        let mut peer = Peer::connect(daemon, "teacher");
+        peer.send(&define());
+        let mut teacher = Teacher { peer, sent: 0, acked: 0, sessions: 1 };
+        for round in 0..20 {
+            let steps = [(T, FRESH.to_string() + T), (FRESH, String::new())];
+            let (from, to) = &steps[round as usize % 2];
+            daemon.edit(from, to);
+            daemon.set([(LOCAL + round, u64::from(round))]);
+            let new = successor(daemon, &[]);
+            let end = Instant::now() + LONG;
+            while daemon.exit_code(Duration::ZERO).is_none() {
+                teacher.step(daemon, 100);
+                assert!(Instant::now() < end, "{:?}: {}", daemon.kind, daemon.log());
+            }
+            daemon.replace(new);
+        }
+        let local = |p: &Peer| (0..20).all(|n| p.rows.get(&(LOCAL + n)) == Some(&u64::from(n)));
+        let end = Instant::now() + LONG;
+        let done = |t: &Teacher| !t.peer.closed && t.acked == t.sent && local(&t.peer);
+        while !done(&teacher) {
+            teacher.step(daemon, 0);
+            assert!(Instant::now() < end, "{:?}: {}", daemon.kind, daemon.log());
+        }
+        assert_eq!(daemon.used(), teacher.sent as usize + 20, "{:?}", daemon.kind);
+        assert!(teacher.sent > 1_000 && teacher.sessions > 10, "{}", teacher.sessions);
+        let instant = || daemon.log().matches("instant, finished").count() == 20;
+        assert!(wait_until(LONG, instant), "{}", daemon.log());
+    });
 }
