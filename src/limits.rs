@@ -122,6 +122,8 @@ pub const BIND_PAUSE_MS: u64 = 10;
 pub const GETSOCKS_MS: u64 = 2_000;
 /// Time for every accept loop to offer its socket: they wait for nothing else.
 pub const EXPOSE_MS: u64 = 10;
+/// Between two looks whether the client of a `wait` is still there: it holds one of few places.
+pub const WAIT_LOOK_MS: u64 = 200;
 /// Workers of one master, those included that still hand over: more means that they do not end.
 pub const WORKERS_MAX: usize = 64;
 /// Bytes of a message between master and worker: what a worker says at its start; more is cut.

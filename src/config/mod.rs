@@ -30,7 +30,7 @@ mod stickring;
 #[cfg(test)]
 pub(crate) mod testing;
 mod types;
-mod values;
+pub(crate) mod values;
 
 use std::collections::BTreeSet;
 

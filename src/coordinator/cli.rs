@@ -6,7 +6,7 @@ use super::{Shared, commands, listeners};
 use crate::config::{CliLevel, SeverityOutput};
 use crate::engine::getsocks;
 use crate::engine::socket::{Fresh, Listener};
-use crate::limits::{ACCEPT_PAUSE_MS, CLI_READ};
+use crate::limits::{ACCEPT_PAUSE_MS, CLI_READ, WAIT_LOOK_MS};
 use crate::runtime_api::{Action, CliConn, Facts, Tables};
 use crate::shard::{Registry, Table};
 use crate::table::TableSpec;
@@ -149,6 +149,20 @@ impl Client {
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         // A client that does not read must not hold a dump for ever.
         tokio::time::timeout(self.timeout, self.fresh.write_all(bytes)).await?
+    }
+
+    /// Waits; an error when the client has gone meanwhile.
+    pub async fn wait(&self, ms: u64) -> io::Result<()> {
+        let mut left = ms;
+        while left > 0 {
+            let piece = left.min(WAIT_LOOK_MS);
+            tokio::time::sleep(Duration::from_millis(piece)).await;
+            left -= piece;
+            if self.fresh.is_gone() {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+        }
+        Ok(())
     }
 
     /// Sends a piece of a reply on its way, before the next one is made.

@@ -12,7 +12,7 @@ use crate::runtime_api::select::Select;
 use crate::runtime_api::set_table::{self, SetTable, Target};
 use crate::runtime_api::show_table::{Budget, Dump, NOT_DUMPED, Query};
 use crate::runtime_api::{
-    CliError, Command, show_env, show_errors, show_info, show_peers, show_stat,
+    CliError, Command, show_env, show_errors, show_info, show_peers, show_stat, wait,
 };
 use crate::shard::{Shard, Table};
 use crate::table::ScanCursor;
@@ -23,6 +23,15 @@ use std::sync::Arc;
 /// Runs `command` and hands its reply to the client's connection.
 pub async fn run(node: &Shared, client: &mut Client, command: Command) -> io::Result<()> {
     let result = match command {
+        Command::Wait(ms) => {
+            client.wait(ms).await?;
+            client.conn.handle_info(wait::DONE);
+            Ok(())
+        }
+        Command::ClearCounters(all) => {
+            report::clear_counters(&mut node.borrow_mut(), all);
+            Ok(())
+        }
         Command::ShowTables => show_tables(node, client).await,
         Command::ShowTable(query) => return show_table(node, client, query).await,
         // The connection gives these out as `Action::Set`.

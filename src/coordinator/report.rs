@@ -38,6 +38,8 @@ pub struct Totals {
     pub tables_refused: u64,
     /// For the rates of `show info`.
     pub recent: Recent,
+    /// By section: what `clear counters all` makes listeners forget.
+    cleared: Vec<ListenerSums>,
     /// Protocol errors ever.
     pub errors_total: u64,
     /// The last of them.
@@ -380,6 +382,10 @@ impl Recent {
         self.rates.connection_rate.map(u64::from)
     }
 
+    fn forget_highest(&mut self) {
+        self.rates.connection_rate[1] = 0;
+    }
+
     fn since_last(&mut self, now: Sample, started: Millis, shards: usize) -> Rates {
         let last = self.last.unwrap_or(Sample { at: started, ..Sample::default() });
         let ms = now.at.since(last.at);
@@ -476,23 +482,46 @@ pub async fn info(node: &Shared) -> NodeInfo {
     }
 }
 
+/// Sessions ever, bytes in and out, and connections refused.
+type ListenerSums = [u64; 4];
+
+fn listener_sums(node: &Node, section: &Section) -> ListenerSums {
+    let sum = section.peers.iter().fold(Counters::default(), |mut sum, p| {
+        sum.add(&p.past.0);
+        sum
+    });
+    let ever = section.peers.iter().map(|p| p.link.counters().new_conn).sum();
+    let refused = node.totals.handshakes_refused + node.totals.handshakes_failed;
+    [ever, sum.bytes_in, sum.bytes_out, refused]
+}
+
+/// `clear counters`: the highest values of listeners begin anew, and with `all` what they count.
+/// Not what `show peers`, `show info` and the metrics add up.
+pub fn clear_counters(node: &mut Node, all: bool) {
+    node.totals.recent.forget_highest();
+    node.sections.iter_mut().for_each(|s| s.sessions_max = 0);
+    if all {
+        node.totals.cleared = node.sections.iter().map(|s| listener_sums(node, s)).collect();
+    }
+}
+
 /// One row a peers section, for `show stat`.
 pub fn listeners(node: &Node) -> Vec<ListenerView> {
     let sections = node.sections.iter();
     sections
         .map(|s| {
-            let sum = s.peers.iter().fold(Counters::default(), |mut sum, p| {
-                sum.add(&p.past.0);
-                sum
-            });
+            let mut sums = listener_sums(node, s);
+            if let Some(cleared) = node.totals.cleared.get(s.index) {
+                sums.iter_mut().zip(cleared).for_each(|(n, base)| *n = n.saturating_sub(*base));
+            }
+            let [ever, bytes_in, bytes_out, refused] = sums;
             let now = s.peers.iter().filter(|p| p.session.is_some()).count() as u64;
-            let ever = s.peers.iter().map(|p| p.link.counters().new_conn).sum();
             ListenerView {
                 section: s.name.clone(),
                 iid: s.index as u32 + 1,
                 sessions: [now, s.sessions_max.max(now), s.peers.len() as u64, ever],
-                bytes: [sum.bytes_in, sum.bytes_out],
-                refused: node.totals.handshakes_refused + node.totals.handshakes_failed,
+                bytes: [bytes_in, bytes_out],
+                refused,
                 rate: node.totals.recent.connection_rate(),
                 stopped: node.stopping,
             }
@@ -523,6 +552,19 @@ mod tests {
         let later = recent.since_last(at(4_000, 1_000_000, 10_000, 5), Millis(0), 2);
         assert_eq!((later.idle_pct, later.bytes_out_rate), (100, 0));
         assert_eq!(later.connection_rate, [0, 2]);
+    }
+
+    #[test]
+    fn the_highest_rate_can_begin_anew() {
+        let mut recent = Recent::default();
+        let at = |ms, connections| Sample { at: Millis(ms), connections, ..Sample::default() };
+        recent.since_last(at(1_000, 9), Millis(0), 1);
+        recent.since_last(at(2_000, 10), Millis(0), 1);
+        assert_eq!(recent.connection_rate(), [1, 9]);
+        recent.forget_highest();
+        assert_eq!(recent.connection_rate(), [1, 0]);
+        recent.since_last(at(3_000, 12), Millis(0), 1);
+        assert_eq!(recent.connection_rate(), [2, 2]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use crate::config::{Address, BindSpec, TcpAddress};
 use crate::limits::LISTEN_BACKLOG;
+use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -516,6 +517,19 @@ impl Fresh {
             Fresh::Tcp(stream) => stream.write_all(bytes).await,
             Fresh::Unix(stream) => stream.write_all(bytes).await,
         }
+    }
+
+    /// The other side has closed the connection, or it is broken. Of TCP only the latter is known:
+    /// a client that closed looks like one that has no more to say.
+    pub fn is_gone(&self) -> bool {
+        let fd = match self {
+            Fresh::Tcp(stream) => borrow(stream),
+            Fresh::Unix(stream) => borrow(stream),
+        };
+        let mut look = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+        let now = rustix::event::Timespec::default();
+        // What is asked for is nothing: HUP and ERR come unasked.
+        rustix::event::poll(&mut look, Some(&now)).is_ok_and(|n| n > 0)
     }
 
     /// Says that there is no more to come from us.

@@ -12,7 +12,7 @@ use super::show_info::{self, InfoFormat};
 use super::show_peers::{self, ShowPeers};
 use super::show_stat::{self, ShowStat};
 use super::show_table::{self, Query};
-use super::{help, timeout};
+use super::{help, timeout, wait};
 use crate::config::{CliLevel, SeverityOutput};
 use crate::table::spec::TableSpec;
 use crate::time::Millis;
@@ -78,6 +78,10 @@ pub enum Command {
     ShowErrors(ShowErrors),
     /// Environment variables, or one of them.
     ShowEnv(Option<Vec<u8>>),
+    /// Silence for this long, in ms.
+    Wait(u64),
+    /// Forget the highest values of listeners, or with true what they have counted, too.
+    ClearCounters(bool),
 }
 
 /// What a parsed command does.
@@ -131,6 +135,8 @@ pub(super) fn parse(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Outcome, CliE
             Some(command) => Outcome::Run(command),
         },
         [b"clear", b"table", ..] => Outcome::Run(clear_table::parse(from(2), cx)?),
+        [b"clear", b"counters", ..] => Outcome::Run(clear_counters(from(2), cx)?),
+        [b"wait", ..] => Outcome::Run(wait::parse(from(1), cx)?),
         [b"set", b"timeout", ..] => Outcome::Timeout(timeout::parse(from(2))?),
         [b"set", b"severity-output", ..] => Outcome::Severity(severity(from(2))?),
         _ => unknown(words),
@@ -178,6 +184,13 @@ fn show(words: &[Vec<u8>], names: &[&[u8]], cx: &Context<'_>) -> Result<Outcome,
 
 fn unknown(words: &[Vec<u8>]) -> Outcome {
     Outcome::Info(help::CATALOG.unknown(words).into_bytes())
+}
+
+/// Words it does not know mean nothing, as with HAProxy.
+fn clear_counters(words: &[Vec<u8>], cx: &Context<'_>) -> Result<Command, CliError> {
+    let all = words.first().is_some_and(|word| word == b"all");
+    let needs = if all { CliLevel::Admin } else { CliLevel::Operator };
+    if cx.level < needs { Err(CliError::PermissionDenied) } else { Ok(Command::ClearCounters(all)) }
 }
 
 fn lower(level: CliLevel, cx: &Context<'_>) -> Result<Outcome, CliError> {

@@ -146,6 +146,12 @@ impl CliConn {
         self.out.extend_from_slice(text);
     }
 
+    /// A message of the running command, of severity *info*.
+    pub fn handle_info(&mut self, text: &str) {
+        debug_assert!(self.running, "a reply without a command");
+        self.message(Severity::Info, text.as_bytes());
+    }
+
     /// The running command was refused. [`CliConn::handle_reply_end`] must follow.
     pub fn handle_error(&mut self, error: &CliError) {
         debug_assert!(self.running, "a reply without a command");

@@ -127,6 +127,21 @@ pub enum CliError {
     /// `show stat domain` with an unknown word. *Effect:* none.
     #[error("Invalid statistics domain.")]
     StatDomain,
+    /// `wait` without a delay. *Effect:* none.
+    #[error("Expects a duration in milliseconds.")]
+    WaitExpected,
+    /// `wait` with a delay that is none, or zero. *Effect:* none.
+    #[error("Invalid duration.")]
+    WaitInvalid,
+    /// `wait -h`, or with an unknown condition. *Effect:* none.
+    #[error("{}", super::wait::USAGE)]
+    WaitUsage,
+    /// `wait <delay> srv-removable` without a server. *Effect:* none.
+    #[error("Missing server name (<backend>/<server>).")]
+    WaitServer,
+    /// `wait <delay> srv-removable <backend>/<server>`: there is no server. *Effect:* none.
+    #[error("Failed.")]
+    WaitFailed,
     /// More words than a command may have. *Effect:* none.
     #[error(
         "Too many arguments. Commands must have at most {} arguments.",

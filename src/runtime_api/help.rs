@@ -23,6 +23,11 @@ pub(crate) const fn entry(words: &'static str, usage: &'static str, text: &'stat
 /// In the order in which they are shown: by name.
 const COMMANDS: &[Entry] = &[
     entry(
+        "clear counters",
+        "clear counters [all]",
+        "clear max statistics counters (or all counters)",
+    ),
+    entry(
         "clear table",
         "clear table <table> [<filter>]*",
         "remove an entry from a table (filter: data/key)",
@@ -104,6 +109,11 @@ const COMMANDS: &[Entry] = &[
     ),
     entry("show version", "show version", "show version of the current process"),
     entry("user", "user", "lower the level of the current CLI session to user"),
+    entry(
+        "wait",
+        "wait {-h|<delay_ms>} cond [args...]",
+        "wait the specified delay or condition (-h to see list)",
+    ),
 ];
 
 const TAIL: &[Entry] = &[

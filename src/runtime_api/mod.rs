@@ -10,11 +10,13 @@
 //! * a lowered session (`user`) is refused what a socket of that level is refused;
 //! * binary keys are written and read in hexadecimal (HAProxy takes none);
 //! * `show peers` prints no empty line between sections, and the true date;
+//! * `clear counters` is about the listeners of `show stat` and the highest rate of `show info`;
+//!   what peers and shards count goes on;
 //! * `show peers json`, `show peers lag`, and fields at the end of `show info` are ours.
 //!
 //! One command a file: [`show_table`] [`set_table`] [`clear_table`] [`show_peers`] [`show_info`]
-//! [`show_stat`] [`show_errors`] [`show_env`] [`help`] [`prompt`] [`timeout`]; the rest is a line
-//! in [`command`].
+//! [`show_stat`] [`show_errors`] [`show_env`] [`help`] [`prompt`] [`timeout`] [`wait`];
+//! the rest is a line in [`command`].
 
 #![forbid(unsafe_code)]
 
@@ -37,6 +39,7 @@ pub mod show_peers;
 pub mod show_stat;
 pub mod show_table;
 pub mod timeout;
+pub mod wait;
 pub mod words;
 
 pub use command::{Command, Facts, Tables, level_name};

@@ -33,6 +33,10 @@ fn matrix() {
         ("show errors", Operator),
         ("show env HOME", Operator),
         ("show sess", Operator),
+        ("clear counters", Operator),
+        ("clear counters all", Admin),
+        ("wait 1", Admin),
+        ("wait x", Admin),
     ] {
         for level in [User, Operator, Admin] {
             let denied = at(&mut node, level, line) == DENIED;

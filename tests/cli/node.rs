@@ -9,7 +9,7 @@ use stickring::runtime_api::select::Select;
 use stickring::runtime_api::set_table::{self, SetTable, Target};
 use stickring::runtime_api::show_table::{Budget, Dump, NOT_DUMPED, Query};
 use stickring::runtime_api::{Action, CliConn, CliError, Command, Facts, Tables};
-use stickring::runtime_api::{show_env, show_errors, show_info, show_peers, show_stat};
+use stickring::runtime_api::{show_env, show_errors, show_info, show_peers, show_stat, wait};
 use stickring::table::{ColumnSpec, KeyHasher, Place, ScanCursor, TablePart, TableSpec};
 use stickring::wire::{DataType, KeyType};
 
@@ -115,6 +115,9 @@ impl Node {
                 }
                 Action::Run(command) => {
                     assert!(conn.poll_timeout().is_none(), "a timeout while a command runs");
+                    if let Command::Wait(_) = command {
+                        conn.handle_info(wait::DONE);
+                    }
                     let mut reply = Vec::new();
                     let result = self.run(command, &mut reply);
                     conn.handle_reply(&reply);
@@ -148,6 +151,8 @@ impl Node {
                 let now = Default::default();
                 show_errors::write(&query, &[], now, 0, &[], &mut text)?;
             }
+            // Neither time nor counters are in here.
+            Command::Wait(_) | Command::ClearCounters(_) => {}
             Command::ShowEnv(name) => {
                 let vars = [(&b"HOME"[..], &b"/root"[..])];
                 show_env::write(vars.into_iter(), name.as_deref(), out)?;

@@ -9,4 +9,5 @@ mod master;
 mod master_cli;
 mod notify;
 mod sockets;
+mod stats;
 mod takeover;
