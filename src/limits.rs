@@ -124,6 +124,10 @@ pub const GETSOCKS_MS: u64 = 2_000;
 pub const EXPOSE_MS: u64 = 10;
 /// Between two looks whether the client of a `wait` is still there: it holds one of few places.
 pub const WAIT_LOOK_MS: u64 = 200;
+/// After the end of a process that had us pause: its last signals have arrived by then.
+pub const PAUSER_GONE_MS: u64 = 100;
+/// Processes that have us pause at once and are watched; there is one, or two in a reload storm.
+pub const PAUSERS_MAX: usize = 16;
 /// Workers of one master, those included that still hand over: more means that they do not end.
 pub const WORKERS_MAX: usize = 64;
 /// Bytes of a message between master and worker: what a worker says at its start; more is cut.

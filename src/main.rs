@@ -7,6 +7,7 @@ use stickring::cli::load::{SystemHost, read_sources};
 use stickring::cli::{self, Args};
 use stickring::config::{self, Config, Diagnostics, ParseOptions, Severity, Source};
 use stickring::coordinator::instant;
+use stickring::coordinator::pausing::Pauser;
 use stickring::coordinator::start::{self, Opened, Setup};
 use stickring::coordinator::takeover;
 use stickring::engine::getsocks;
@@ -207,10 +208,12 @@ fn serve(
     }
     let hint = (args.files.is_empty() && !args.quiet).then(|| start::hint(&config, &opened));
     let logs = said.all.clone();
+    let pauser = opened.pauser.take();
     let setup = Setup { opened, has_old_process: old.any(), ..setup(said) };
     let ended = start::start(setup, move || {
         old.end();
         up.write_pidfile();
+        pauser.into_iter().for_each(Pauser::up);
         if let Some(hint) = hint {
             print(&hint);
         }

@@ -16,6 +16,7 @@
 //! | `instant/` | everything's way, as it is, to another stickring process |
 //! | `cli.rs` | the stats socket's connections |
 //! | `commands.rs` | its commands, run across shards |
+//! | `pausing.rs` | a pause that ends with the process that asked for it |
 //! | `report.rs` | what `show peers` and `show info` say |
 //! | `listeners.rs` | pausing and resuming all listening sockets |
 //! | `logger.rs` | log lines out |
@@ -33,6 +34,7 @@ mod handover;
 pub mod instant;
 mod listeners;
 pub mod logger;
+pub mod pausing;
 mod peers;
 mod report;
 mod signals;

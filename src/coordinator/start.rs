@@ -1,6 +1,7 @@
 //! From a checked configuration to running shards, and back to an exit code.
 
 use super::instant::{self, Legacy, NodeState, Takeover};
+use super::pausing::Pauser;
 use super::peers::Section;
 pub use super::signals::Signals;
 use super::signals::wait_for_signals;
@@ -56,6 +57,8 @@ pub struct Opened {
     /// Time in which nobody listened, neither the old process nor we, in ms; `None` when there is
     /// no old process.
     pub gap_ms: Option<u64>,
+    /// Old processes that listen again should we die before they are told to leave.
+    pub pauser: Option<Pauser>,
 }
 
 impl Opened {
@@ -72,7 +75,7 @@ impl Opened {
 
 /// Opens everything the configuration listens on. `others`: see [`listen`].
 pub fn open(config: &Config, others: Others<'_>) -> Result<Opened, SocketError> {
-    let mut opened = Opened { peers: Vec::new(), stats: Vec::new(), gap_ms: None };
+    let mut opened = Opened::default();
     for (section, spec) in config.peers.iter().enumerate() {
         if let Some(bind) = &spec.bind {
             opened.peers.extend(listen(bind, others)?.into_iter().map(|bound| (section, bound)));

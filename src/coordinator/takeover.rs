@@ -2,10 +2,12 @@
 //!
 //! HAProxy's choreography (design.md 7): bind; where an address is in use, ask the old processes to
 //! stop listening (SIGTTOU) and try again for two seconds; when that fails, let them listen again
-//! (SIGTTIN) and give up. Called by `main`. Rule: without old processes an address in use is an
+//! (SIGTTIN) and give up. A stickring is told who asks, and resumes by itself should that one die
+//! ([`super::pausing`]). Called by `main`. Rule: without old processes an address in use is an
 //! error at once, and a failed start leaves the old ones as they were.
 #![forbid(unsafe_code)]
 
+use super::pausing::Pauser;
 use super::start::{Opened, open};
 use crate::config::Config;
 use crate::engine::Clock;
@@ -51,11 +53,12 @@ pub fn open_all(
     let beside = old.any();
     let others = Others { beside: beside || !sockets.is_empty(), sockets };
     let mut paused = false;
+    let mut pauser = None;
     let began = Clock.now();
     let gap = |paused: bool| beside.then(|| if paused { Clock.now().since(began) } else { 0 });
     for _ in 0..BIND_TRIES {
         let error = match open(config, others) {
-            Ok(opened) => return Ok(Opened { gap_ms: gap(paused), ..opened }),
+            Ok(opened) => return Ok(Opened { gap_ms: gap(paused), pauser, ..opened }),
             Err(error) => error,
         };
         if error.source.kind() != ErrorKind::AddrInUse {
@@ -66,13 +69,15 @@ pub fn open_all(
             return Err(TakeoverError::InUse(error));
         }
         paused = true;
+        pauser.get_or_insert_with(|| Pauser::new(old.pids()));
         if old.pause() == 0 {
             // They are gone: whoever has it now is somebody else.
             break;
         }
         wait();
     }
-    let opened = open(config, others).map(|opened| Opened { gap_ms: gap(paused), ..opened });
+    let opened =
+        open(config, others).map(|opened| Opened { gap_ms: gap(paused), pauser, ..opened });
     opened.map_err(|error| {
         resume(old, paused);
         let pids: Vec<String> = old.pids().iter().map(|p| p.as_raw_nonzero().to_string()).collect();

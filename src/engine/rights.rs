@@ -81,6 +81,12 @@ impl Wire {
         Ok(wire)
     }
 
+    /// The connection itself, to be given to a runtime.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.0.set_nonblocking(true)?;
+        Ok(self.0.into())
+    }
+
     /// The other side's pid, when it is trusted.
     fn other(&self) -> io::Result<i32> {
         let other = rustix::net::sockopt::socket_peercred(&self.0)?;

@@ -54,7 +54,9 @@ fn the_new_process_takes_the_place_of_the_old() {
             let mut new = lab.start(&args);
             old.ends_with(code);
             new.lives();
-            assert_eq!(lab.read("pid"), format!("{}\n", new.pid()));
+            // It is written when the old one has been told, which may have ended before that.
+            let pid = format!("{}\n", new.pid());
+            assert!(wait_until(LIMIT, || lab.read("pid") == pid), "{}", lab.read("pid"));
             assert_eq!(lab.answers(), Some(new.pid()), "the old one left the new one's socket");
             assert!(lab.listens());
             old = new;
@@ -220,6 +222,31 @@ fn tables_change_hands_where_the_socket_is_inherited() {
         new.says("Hand-over from the old process");
         let row = crate::lab::ask(&lab.socket(), "show table p/t key 7").unwrap();
         assert!(row.contains("gpc0=5"), "{line}: {row}\n{}\n{}", old.log(), new.log());
+        new.lives();
+    }
+}
+
+#[test]
+fn a_pause_ends_with_the_process_that_asked_for_it() {
+    for args in ["-sf", "-st"] {
+        let lab = Lab::new();
+        // Another number of shards: the way of the protocol, with a pause.
+        let mut old = lab.start(&[]);
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let held = held.local_addr().map(|at| (held, at)).unwrap();
+        lab.configure(&format!("nbthread 1\n    stats socket {}", held.1));
+        let new = lab.spawn(&[args, &old.pid_text()]);
+        old.says("SIGTTOU received");
+        new.signal(Signal::KILL);
+        old.says(&format!("Process {}, which wanted our addresses, is gone", new.pid()));
+        assert!(wait_until(LIMIT, || lab.listens()), "{}", old.log());
+        old.lives();
+        // The next one finds everything as it should be.
+        drop(held);
+        let mut new = lab.start(&[args, &old.pid_text()]);
+        old.ends_with(if args == "-sf" { 0 } else { 143 });
+        assert!(!old.log().contains(&format!("Process {}, which", new.pid())), "{}", old.log());
+        assert!(lab.listens());
         new.lives();
     }
 }

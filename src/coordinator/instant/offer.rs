@@ -5,14 +5,15 @@
 
 use super::{Answer, Bundle, ListenerState, MAGIC, Shape, hash};
 use crate::Millis;
-use crate::coordinator::{Node, Shared};
+use crate::coordinator::{Node, Shared, pausing};
 use crate::engine::fault;
 use crate::engine::rights::{Asked, Token, Wire, sealed};
-use crate::limits::{INSTANT_FREEZE_MS, INSTANT_MS};
+use crate::limits::{INSTANT_FREEZE_MS, INSTANT_MS, PAUSERS_MAX};
 use crate::shard::Control;
 use crate::shard::handover::{Exported, Probe, Step};
 use bytes::Bytes;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +26,8 @@ enum Request {
     Thaw(String),
     /// The process of this pid has everything: leave.
     Leave(i32),
+    /// The process of this pid pauses us.
+    Paused(Wire, i32),
 }
 
 /// Everything, frozen.
@@ -64,6 +67,9 @@ pub fn offer(node: &Shared, asked: Arc<Asked>) {
 /// One conversation. `None`: the coordinator is gone.
 fn hand_over(mut wire: Wire, pid: i32, requests: &mpsc::Sender<Request>) -> Option<()> {
     let Ok(question) = wire.receive() else { return Some(()) };
+    if question == pausing::PAUSING {
+        return requests.blocking_send(Request::Paused(wire, pid)).ok();
+    }
     fault::point("old-asked");
     let shape = question.strip_prefix(MAGIC).and_then(|rest| postcard::from_bytes(rest).ok());
     let Some(shape) = shape else {
@@ -130,8 +136,18 @@ fn send_and_wait(wire: &mut Wire, token: &Token, given: &Given) -> Result<(), St
 
 /// Beside the coordinator: carries out what the thread asks for.
 async fn answer(node: Shared, mut requests: mpsc::Receiver<Request>) {
+    let watched = Rc::new(());
     while let Some(request) = requests.recv().await {
         match request {
+            Request::Paused(wire, pid) if Rc::strong_count(&watched) <= PAUSERS_MAX => {
+                let (node, watched) = (node.clone(), watched.clone());
+                tokio::task::spawn_local(async move {
+                    pausing::watch(node, wire, pid).await;
+                    drop(watched);
+                });
+            }
+            // As with a process that cannot tell us.
+            Request::Paused(..) => {}
             Request::Freeze(shape, reply) => {
                 let given = give(&node, &shape).await;
                 if given.is_err() && node.borrow().is_frozen() {

@@ -189,7 +189,7 @@ impl Takeover {
     /// Opens what the configuration listens on: the old process's sockets where it has them.
     /// Those that are not wanted any more are closed.
     pub fn open(&mut self, config: &Config) -> Result<Opened, SocketError> {
-        let mut opened = Opened { peers: Vec::new(), stats: Vec::new(), gap_ms: Some(0) };
+        let mut opened = Opened { gap_ms: Some(0), ..Opened::default() };
         for (section, spec) in config.peers.iter().enumerate() {
             if let Some(bind) = &spec.bind {
                 let bound = self.open_one(true, bind)?;
