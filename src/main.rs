@@ -137,6 +137,8 @@ fn serve(
     said: &mut Said,
     ready: Option<process::Ready>,
 ) -> u8 {
+    let signals = start::Signals::default();
+    signals.begin();
     process::raise_files_max();
     process::choose_memory(config.stickring.memory);
     let probed = match probe(config.stickring.engine) {
@@ -162,7 +164,6 @@ fn serve(
         said.line(Severity::Warning, &text);
         None
     });
-    let signals = start::Signals::default();
     let setup = |said: &Said| Setup {
         engine: probed.engine,
         opened: Opened::default(),

@@ -2,6 +2,7 @@
 
 use super::{Node, Shared};
 use crate::Millis;
+use crate::engine::{Engine, thread};
 use crate::shard::Control;
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +20,26 @@ pub(super) struct Caught {
 }
 
 impl Signals {
+    /// Catches them until the first start does, on a thread of its own: a process that wants to
+    /// succeed us may ask for our addresses before we have any, which must not stop us. Without
+    /// that thread they do what they do to any process.
+    pub fn begin(&self) {
+        let (signals, (tell, caught)) = (self.clone(), std::sync::mpsc::channel());
+        let watch = move || async move {
+            let caught = signals.catch();
+            // Nobody is there to be told of an error; the start tries again and says so.
+            drop(tell);
+            if let Ok(caught) = caught {
+                caught.leave_to_next_start().await;
+            }
+        };
+        let spawned = thread::spawn("signals".to_string(), Engine::Epoll, None, drop, watch);
+        if spawned.is_ok() {
+            // It ends when the other side is dropped.
+            let _: Result<(), _> = caught.recv();
+        }
+    }
+
     /// Catches them. Before anybody can know our pid, and before anything is ours: one that comes
     /// earlier ends the process.
     pub(super) fn catch(&self) -> io::Result<Caught> {
@@ -29,15 +50,17 @@ impl Signals {
 }
 
 impl Caught {
-    /// The start has come to nothing: until another one catches them, those that end a process do
-    /// so at once, since there is nothing to tidy up and nobody was told of us.
+    /// There is no start yet, or it has come to nothing: until another one catches them, those that
+    /// end a process do so at once, since there is nothing to tidy up and nobody was told of us.
     pub(super) async fn leave_to_next_start(mut self) {
         let [term, int, usr1, ..] = &mut self.streams[..] else { return };
         let code = tokio::select! {
+            // What comes behind the next start's beginning is that one's, whatever it has by now.
+            biased;
+            _ = self.starts.changed() => return,
             _ = term.recv() => 143,
             _ = int.recv() => 130,
             _ = usr1.recv() => 0,
-            _ = self.starts.changed() => return,
         };
         std::process::exit(code);
     }

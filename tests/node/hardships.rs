@@ -250,24 +250,32 @@ fn a_successor_of_another_user_gets_nothing() {
     assert!(peer.pump(LONG, |p| p.rows.get(&1) == Some(&6)), "{}", daemon.log());
 }
 
-/// From the moment it is the owner, a signal that means nothing must not be its end.
+/// A signal that means nothing is not the end of a process, at the start or just when it has become
+/// the owner of everything.
 #[test]
-fn a_signal_just_behind_the_taking_over_is_not_the_end_of_everything() {
-    for signal in [Signal::USR2, Signal::HUP, Signal::QUIT] {
+fn a_signal_in_the_middle_of_taking_over_is_not_the_end_of_it() {
+    let signals = [Signal::USR2, Signal::HUP, Signal::QUIT];
+    let all = ["new-asked", "new-said"].into_iter().flat_map(|at| signals.map(|s| (at, s)));
+    for (place, signal) in all {
         let daemon = Daemon::start(KIND);
         teach_nothing(&daemon);
         let mut peer = Peer::connect(&daemon, "peer");
         daemon.set((1..=50).map(|key| (key, 5)));
         assert!(peer.pump(LONG, |p| p.rows == rows(50, 5)));
-        let new = successor(&daemon, &["stop:fault:new-said"]);
+        let new = successor(&daemon, &[&format!("stop:fault:{place}")]);
+        let stat = format!("/proc/{}/stat", new.id());
+        let stands = || std::fs::read_to_string(&stat).is_ok_and(|s| s.contains(") T "));
+        assert!(wait_until(LONG, stands), "{place}: {}", daemon.log());
+        for signal in [signal, Signal::CONT] {
+            kill_process(Pid::from_raw(new.id() as i32).unwrap(), signal).unwrap();
+        }
         assert_eq!(daemon.exit_code(LONG), Some(0), "{}", daemon.log());
         daemon.replace(new);
-        daemon.signal(signal);
-        daemon.signal(Signal::CONT);
         let said = || daemon.log().contains("instant, finished,");
-        assert!(wait_until(LONG, said), "{signal:?}: {}", daemon.log());
+        assert!(wait_until(LONG, said), "{place}, {signal:?}: {}", daemon.log());
         daemon.set([(1, 6)]);
-        assert!(peer.pump(LONG, |p| p.rows.get(&1) == Some(&6)), "{signal:?}: {}", daemon.log());
+        let changed = peer.pump(LONG, |p| p.rows.get(&1) == Some(&6));
+        assert!(changed, "{place}, {signal:?}: {}", daemon.log());
         assert_eq!(daemon.exit_code(Duration::ZERO), None);
     }
 }
