@@ -13,6 +13,7 @@ mod handover;
 mod hardships;
 mod instant;
 mod lessons;
+mod names;
 mod reshape;
 mod storms;
 mod tables;
