@@ -13,7 +13,7 @@ use crate::limits::{
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::Uid;
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
@@ -124,7 +124,8 @@ impl Wire {
             if !control.push(SendAncillaryMessage::ScmRights(some)) {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            sendmsg(&self.0, &[IoSlice::new(b"f")], &mut control, SendFlags::NOSIGNAL)?;
+            let byte = [IoSlice::new(b"f")];
+            retry_on_intr(|| sendmsg(&self.0, &byte, &mut control, SendFlags::NOSIGNAL))?;
         }
         Ok(())
     }
@@ -141,7 +142,8 @@ impl Wire {
             let mut byte = [0];
             let mut bytes = [IoSliceMut::new(&mut byte)];
             let flags = RecvFlags::CMSG_CLOEXEC;
-            let message = recvmsg(&self.0, &mut bytes, &mut control, flags)?;
+            // The end of a probed ring may interrupt us, though no signal comes.
+            let message = retry_on_intr(|| recvmsg(&self.0, &mut bytes, &mut control, flags))?;
             let before = fds.len();
             for part in control.drain() {
                 if let RecvAncillaryMessage::ScmRights(some) = part {

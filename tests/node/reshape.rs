@@ -153,7 +153,8 @@ fn a_failure_with_another_configuration_leaves_all_sessions_as_they_were() {
         daemon.set([(1, 1)]);
         daemon.edit(&server("gone", at), "");
         let mut new = successor(&daemon, &[&format!("fault:{place}")]);
-        new.wait().unwrap();
+        let died = wait_until(LONG, || new.try_wait().unwrap().is_some());
+        assert!(died, "{place}: {}", daemon.log());
         daemon.set([(1, 2)]);
         assert!(gone.pump(LONG, |p| p.rows == rows(1, 2)), "{place}: {}", daemon.log());
         assert!(!gone.closed && daemon.exit_code(Duration::ZERO).is_none(), "{place}");

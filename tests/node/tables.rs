@@ -144,7 +144,8 @@ fn a_failure_leaves_the_old_tables_and_their_sessions() {
     daemon.edit(SMALL, FRESH);
     for place in ["new-asked", "new-received", "new-built"] {
         let mut new = successor(&daemon, &[&format!("fault:{place}")]);
-        new.wait().unwrap();
+        let died = wait_until(LONG, || new.try_wait().unwrap().is_some());
+        assert!(died, "{place}: {}", daemon.log());
         daemon.set([(1, 2)]);
         assert!(peer.pump(LONG, |p| p.rows == rows(1, 2)), "{place}: {}", daemon.log());
         assert_eq!(used(&daemon, "p/small"), Some(1), "{place}");
