@@ -158,6 +158,8 @@ pub struct Daemon {
     pub address: String,
     /// Its stats socket.
     pub socket: PathBuf,
+    /// Its CPUs; none: not pinned.
+    pub cpus: Vec<usize>,
     name: String,
 }
 
@@ -260,7 +262,8 @@ impl Daemon {
         // A child starts with the CPUs of the thread that made it.
         let child = pin::on(&setup.cpus, || command.spawn())?;
         let name = subject.name.clone();
-        let mut daemon = Daemon { child, folder, address, socket, name };
+        let cpus = setup.cpus.clone();
+        let mut daemon = Daemon { child, folder, address, socket, cpus, name };
         daemon.wait_ready()?;
         let cpus = pin::of(daemon.pid());
         if !setup.cpus.is_empty() && cpus != setup.cpus {

@@ -19,7 +19,7 @@ use crate::model::{Check, Model};
 use crate::peer::{BLOCK, HEARTBEAT, Inbox, Peer};
 use crate::rounds::Sample;
 use crate::usage::Usage;
-use crate::{Outcome, fail};
+use crate::{Outcome, fail, pin};
 
 /// A daemon that has just started asks its first peer within that time.
 pub const SETTLE_MAX: Duration = Duration::from_secs(15);
@@ -166,11 +166,20 @@ fn stream(model: &Model, push: &Push, n: usize) -> (Vec<u8>, u32) {
 /// daemon takes.
 const WARM_EACH: [usize; 2] = [256, 64];
 
-/// Touches as much free memory as the daemon is about to take, and frees it. On a virtual machine
-/// that gives free memory back to its host, whoever is first to touch it again waits for the host;
-/// without this, that would be the daemon, and now and then half of its time.
-pub fn warm(keys: u32) -> Outcome<()> {
-    let [small, huge] = WARM_EACH.map(|each| keys as usize * each);
+/// Touches as much free memory as the daemon is about to take, and frees it, from the daemon's CPUs:
+/// each keeps a stock of what was freed on it. On a virtual machine that gives free memory back to
+/// its host, whoever is first to touch it again waits for the host; without this, that would be
+/// the daemon, and now and then half of its time.
+pub fn warm(cpus: &[usize], keys: u32) -> Outcome<()> {
+    let share = (keys as usize).div_ceil(cpus.len().max(1));
+    match cpus {
+        [] => touch(share),
+        _ => cpus.chunks(1).try_for_each(|cpu| pin::on(cpu, || touch(share))),
+    }
+}
+
+fn touch(keys: usize) -> Outcome<()> {
+    let [small, huge] = WARM_EACH.map(|each| keys * each);
     let mut memory = vec![0u8; small];
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     drop(std::hint::black_box(memory));
@@ -191,7 +200,7 @@ pub fn push(daemon: &Daemon, first: Peer, model: &Model, push: &Push) -> Outcome
     for peer in &mut peers {
         peer.control(Control::Heartbeat)?;
     }
-    warm(model.keys)?;
+    warm(&daemon.cpus, model.keys)?;
     let before = daemon.usage()?;
     let go = Barrier::new(push.sessions);
     let one = |(peer, (stream, last)): (Peer, &(Vec<u8>, u32))| {

@@ -284,7 +284,7 @@ pub fn run(subject: &Subject, setup: &Setup, order: Keys, plan: &Plan) -> Outcom
         receivers.push(Receiver { peer, arrived: 0, uid: 0, table: None });
     }
     let mut source = Source::new(&daemon, plan)?;
-    warm(plan.changes_max())?;
+    warm(&setup.cpus, plan.changes_max())?;
     let before = daemon.usage()?;
     let driven = drive(&mut source, &mut receivers, &model, plan)?;
     let used = daemon.usage()?.since(before);

@@ -146,7 +146,7 @@ pub fn hand_over(
     let first = join(&old, 1, true)?;
     let pushed = fill::push(&old, first, model, push)?;
     // Once more: the new process takes memory too, unless it takes the old one's.
-    warm(model.keys)?;
+    warm(&setup.cpus, model.keys)?;
     let sessions: Outcome<Vec<Peer>> = (0..SESSIONS).map(|n| join(&old, 2 + n, false)).collect();
     let sessions = sessions?;
     let before = cpu_s(old.pid())?;
@@ -196,7 +196,7 @@ pub fn relearn(
     let mut first = Peer::connect(&keeper, &generator(2), &generator(1))?;
     first.settle(fill::SETTLE_MAX)?;
     let pushed = fill::push(&keeper_daemon, first, model, push)?;
-    warm(model.keys)?;
+    warm(&setup.cpus, model.keys)?;
     let before = cpu_s(keeper_daemon.pid())?;
     let setup =
         Setup { address: Some(node), others: vec![(generator(1), keeper)], ..setup.clone() };
