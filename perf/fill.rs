@@ -166,10 +166,10 @@ fn stream(model: &Model, push: &Push, n: usize) -> (Vec<u8>, u32) {
 /// daemon takes.
 const WARM_EACH: [usize; 2] = [256, 64];
 
-/// Touches as much free memory as the daemon is about to take, and frees it, from the daemon's CPUs:
-/// each keeps a stock of what was freed on it. On a virtual machine that gives free memory back to
-/// its host, whoever is first to touch it again waits for the host; without this, that would be
-/// the daemon, and now and then half of its time.
+/// Touches as much free memory as the daemon is about to take, and frees it, from the daemon's
+/// CPUs: each keeps a stock of what was freed on it. On a virtual machine that gives free memory
+/// back to its host, whoever is first to touch it again waits for the host; without this, that
+/// would be the daemon, and now and then half of its time.
 pub fn warm(cpus: &[usize], keys: u32) -> Outcome<()> {
     let share = (keys as usize).div_ceil(cpus.len().max(1));
     match cpus {
