@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -197,13 +197,14 @@ impl Lab {
         self.folder.path().join(name)
     }
 
-    /// A free address on loopback.
+    /// A free address on loopback. It is looked at by a connection, not a listener: a process that
+    /// another test begins at that moment would hold the listener until it has its program.
     pub fn free(&self) -> SocketAddr {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         for _ in 0..1000 {
             let port = 10_000 + (NEXT.fetch_add(1, Ordering::Relaxed) % 20_000) as u16;
             let address = SocketAddr::from((self.address, port));
-            if TcpListener::bind(address).is_ok() {
+            if TcpStream::connect(address).is_err() {
                 return address;
             }
         }

@@ -1,7 +1,7 @@
 //! The daemon as a child process, its configuration and its stats socket.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -54,8 +54,9 @@ pub struct Daemon {
     log: Arc<Mutex<String>>,
 }
 
-/// An address nobody listens on,
-/// nor will soon: it is none of those the system gives away, which another test may get meanwhile.
+/// An address nobody listens on, nor will soon: it is none of those the system gives away, which
+/// another test may get meanwhile. It is looked at by a connection, not a listener: a process that
+/// another test begins at that moment would hold the listener until it has its program.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let pid = std::process::id();
@@ -63,7 +64,7 @@ pub fn free_address() -> SocketAddr {
     loop {
         let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000;
         let address = SocketAddr::from((own, port));
-        if TcpListener::bind(address).is_ok() {
+        if TcpStream::connect(address).is_err() {
             return address;
         }
     }

@@ -2,12 +2,13 @@
 //! its test.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -257,7 +258,18 @@ pub fn children(pid: u32) -> Vec<u32> {
 
 /// An address nobody listens on.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let pid = std::process::id();
+    let own = [127, 64 + (pid >> 16 & 63) as u8, (pid >> 8) as u8, (pid & 255) as u8];
+    loop {
+        let port = 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000;
+        let address = SocketAddr::from((own, port));
+        // Not by a listener: a process that another test begins at that moment would hold it until
+        // it has its program.
+        if TcpStream::connect(address).is_err() {
+            return address;
+        }
+    }
 }
 
 /// Every HAProxy found, oldest first: those of `tests/setup-haproxy.sh`, else the system's.
