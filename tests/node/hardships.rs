@@ -38,8 +38,9 @@ fn a_chain_of_a_hundred_processes_holds_what_the_first_one_did() {
         let (before, memory) = before.unwrap();
         let same = wait_until(LONG, || held(daemon) == before);
         assert!(same, "{:?}: {:?}, {before:?} before", daemon.kind, held(daemon));
+        // A copy of the rows a process would be 60 MiB; the allocator takes some more or less.
         let more = daemon.memory().saturating_sub(memory);
-        assert!(more < 4 << 20, "{:?}: {more} bytes more than {memory}", daemon.kind);
+        assert!(more < 16 << 20, "{:?}: {more} bytes more than {memory}", daemon.kind);
         assert_eq!((daemon.used(), daemon.info("HandoverSessionsKept")), (20_000, 5));
     });
 }
