@@ -1,13 +1,13 @@
 //! The daemon as a child process, its configuration and its stats socket.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What a test runs on.
@@ -51,7 +51,7 @@ pub struct Daemon {
     pub address: SocketAddr,
     child: Mutex<Child>,
     folder: tempfile::TempDir,
-    log: Arc<Mutex<String>>,
+    log: PathBuf,
 }
 
 /// An address nobody listens on, nor will soon: it is none of those the system gives away, which
@@ -123,7 +123,7 @@ impl Daemon {
         );
         let config = folder.path().join("node.cfg");
         std::fs::write(&config, text).unwrap();
-        let log = Arc::new(Mutex::new(String::new()));
+        let log = folder.path().join("log");
         let child = launch(&config, args, &log);
         let daemon = Daemon { kind, address, child: Mutex::new(child), folder, log };
         let up =
@@ -158,9 +158,9 @@ impl Daemon {
         self.child.lock().unwrap().id()
     }
 
-    /// What it has logged so far.
+    /// What it, and those before it, have logged so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// The answer to one line of commands.
@@ -228,7 +228,7 @@ impl Daemon {
 
 /// A process whose log lines go to `log`. An argument `fault:name` is a place to die at, `files:n`
 /// limits its descriptors, `user:n` is who it runs as.
-fn launch(config: &Path, args: &[&str], log: &Arc<Mutex<String>>) -> Child {
+fn launch(config: &Path, args: &[&str], log: &Path) -> Child {
     let (faults, args): (Vec<&str>, Vec<&str>) = args.iter().partition(|a| a.contains("fault:"));
     let faults = faults.iter().map(|f| f.replace("fault:", "")).collect::<Vec<_>>().join(",");
     let value = |name: &str| args.iter().find_map(|a| a.strip_prefix(name));
@@ -246,27 +246,18 @@ fn launch(config: &Path, args: &[&str], log: &Arc<Mutex<String>>) -> Child {
     if let Some(user) = user {
         command.uid(user.parse().unwrap());
     }
-    let mut child = command
+    // A file, not a pipe: what a process has said is there when it has ended.
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+    command
         .arg("-f")
         .arg(config)
         .args(args)
         .env("STICKRING_FAULT", faults)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
+        .stderr(log)
         .spawn()
-        .unwrap();
-    let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), log.clone());
-    std::thread::spawn(move || {
-        for line in lines.lines().map_while(Result::ok) {
-            let mut kept = kept.lock().unwrap();
-            if kept.len() < 1 << 20 {
-                kept.push_str(&line);
-                kept.push('\n');
-            }
-        }
-    });
-    child
+        .unwrap()
 }
 
 impl Drop for Daemon {
@@ -276,7 +267,7 @@ impl Drop for Daemon {
         let _ = child.kill();
         let _ = child.wait();
         if std::thread::panicking() {
-            let log = self.log.lock().unwrap();
+            let log = self.log();
             let from = log.len().saturating_sub(4_000);
             eprintln!("{:?}, died before: {died}, log:\n{}", self.kind, &log[from..]);
         }
